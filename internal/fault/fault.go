@@ -1,0 +1,71 @@
+// Package fault is the one error type of fastrewind: what a DBA reads at three in the morning.
+//
+// Texts that stock pg_rewind also prints are used word for word, so that scripts and HA managers that look for them find
+// them; what fastrewind adds goes into Advice, which is left out when the program runs under the name pg_rewind.
+// Errors are made once, where the fault is seen, and printed once, by cmd/fastrewind.
+package fault
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"syscall"
+	"unicode"
+)
+
+// Error is a message in the four parts PostgreSQL's frontends print: the error itself, a detail, a hint, and, ours
+// alone, advice. Err, if set, is the cause, for errors.Is and errors.As; it is not printed, since Text already says it.
+type Error struct {
+	Text   string // without prefix, without final newline; may hold several lines
+	Detail string // stock's detail line, or empty
+	Hint   string // stock's hint line, or empty
+	Advice string // ours: what was found where, and what to do next; empty if Text says it all
+	Err    error  // the cause, or nil
+}
+
+func (e *Error) Error() string { return e.Text }
+func (e *Error) Unwrap() error { return e.Err }
+
+// New makes an Error whose text is formatted as by fmt.Sprintf.
+func New(format string, args ...any) *Error {
+	return &Error{Text: fmt.Sprintf(format, args...)}
+}
+
+// Because makes an Error with a cause. The text does not show the cause by itself: end it with M(cause) where stock
+// prints %m.
+func Because(cause error, format string, args ...any) *Error {
+	return &Error{Text: fmt.Sprintf(format, args...), Err: cause}
+}
+
+// WithDetail sets the detail line and returns e.
+func (e *Error) WithDetail(format string, args ...any) *Error {
+	e.Detail = fmt.Sprintf(format, args...)
+	return e
+}
+
+// WithHint sets the hint line and returns e.
+func (e *Error) WithHint(format string, args ...any) *Error {
+	e.Hint = fmt.Sprintf(format, args...)
+	return e
+}
+
+// Advise sets the advice and returns e.
+func (e *Error) Advise(format string, args ...any) *Error {
+	e.Advice = fmt.Sprintf(format, args...)
+	return e
+}
+
+// M is C's strerror for a Go error: the text of the errno inside, with the capital letter the C library gives it, or
+// the error's own text if there is no errno.
+func M(err error) string {
+	var errno syscall.Errno
+	if errors.As(err, &errno) {
+		text := errno.Error()
+		r := []rune(text)
+		return string(unicode.ToUpper(r[0])) + string(r[1:])
+	}
+	if err == nil {
+		return "Success"
+	}
+	return strings.TrimSpace(err.Error())
+}

@@ -1,0 +1,101 @@
+package pg
+
+import "fmt"
+
+// Version is everything that differs between majors of PostgreSQL and that this program has to know. The rows are
+// constants: nothing else in the project asks which major it deals with.
+type Version struct {
+	Major           int
+	ControlVersion  uint32 // pg_control_version (PG_CONTROL_VERSION, pg_control.h)
+	CatalogVersion  uint32 // catalog_version_no (CATALOG_VERSION_NO, catversion.h)
+	TablespaceDir   string // the version's directory below each tablespace (TABLESPACE_VERSION_DIRECTORY, relpath.h)
+	WALMagic        uint16 // first two bytes of each WAL page (XLOG_PAGE_MAGIC, xlog_internal.h)
+	control         *controlLayout
+	CheckpointBytes int // size of struct CheckPoint, the main data of a checkpoint record (pg_control.h)
+
+	WAL WALFlags
+}
+
+// WALFlags are the flag bits of WAL pages and records that were renumbered between majors.
+type WALFlags struct {
+	// Page headers, xlp_info (xlog_internal.h).
+	PageOverwriteContrecord uint16 // XLP_FIRST_IS_OVERWRITE_CONTRECORD
+	PageAll                 uint16 // XLP_ALL_FLAGS: any other bit is an error
+
+	// Block images, bimg_info (xlogrecord.h).
+	ImageHasHole    uint8
+	ImageCompressed uint8 // all the bits that mean compressed, by whatever method
+
+	TopLevelXID bool // block id 252 carries a top-level transaction id (14 and later)
+	CustomRmgrs bool // resource managers 128–255 exist (15 and later)
+
+	// Records that stock lets pass although they carry XLR_SPECIAL_REL_UPDATE (extractPageInfo, parsexlog.c).
+	DatabaseFileCopy, DatabaseWALLog, DatabaseDrop uint8 // info bits of resource manager Database
+	XactDropsRelations                             bool  // commits and aborts carry the bit (14 and later)
+}
+
+// versions is the one table. A row is added only after its values were checked against a released server; an unknown
+// catalog or control version is refused by name.
+var versions = [...]Version{
+	{
+		Major:           15,
+		ControlVersion:  1300,
+		CatalogVersion:  202209061,
+		TablespaceDir:   "PG_15_202209061",
+		WALMagic:        0xD110,
+		control:         &controlLayoutA,
+		CheckpointBytes: 88,
+		WAL: WALFlags{
+			PageOverwriteContrecord: 0x0008,
+			PageAll:                 0x000F,
+			ImageHasHole:            0x01,
+			ImageCompressed:         0x04 | 0x08 | 0x10, // pglz, lz4, zstd
+			TopLevelXID:             true,
+			CustomRmgrs:             true,
+			DatabaseFileCopy:        0x00,
+			DatabaseWALLog:          0x10,
+			DatabaseDrop:            0x20,
+			XactDropsRelations:      true,
+		},
+	},
+}
+
+// UnknownVersionError is returned for a cluster whose major is not in the table.
+type UnknownVersionError struct {
+	ControlVersion, CatalogVersion uint32
+}
+
+func (e *UnknownVersionError) Error() string {
+	return fmt.Sprintf("unknown control file version %d with catalog version %d", e.ControlVersion, e.CatalogVersion)
+}
+
+// FindVersion finds the row for the two version numbers of a pg_control. Majors 13 to 16 share a control version, so
+// both are needed.
+func FindVersion(controlVersion, catalogVersion uint32) (*Version, error) {
+	for i := range versions {
+		v := &versions[i]
+		if v.ControlVersion == controlVersion && v.CatalogVersion == catalogVersion {
+			return v, nil
+		}
+	}
+	return nil, &UnknownVersionError{controlVersion, catalogVersion}
+}
+
+// VersionOf finds the row of a major, for tests and tools that have no pg_control at hand.
+func VersionOf(major int) (*Version, bool) {
+	for i := range versions {
+		if versions[i].Major == major {
+			return &versions[i], true
+		}
+	}
+	return nil, false
+}
+
+// Majors lists the supported majors, ascending.
+func Majors() []int {
+	m := make([]int, len(versions))
+	for i := range versions {
+		m[i] = versions[i].Major
+	}
+	return m
+}
