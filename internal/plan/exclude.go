@@ -1,0 +1,49 @@
+package plan
+
+import "strings"
+
+// excludedDirs are the directories whose contents a starting server removes or rebuilds, whichever side they come from.
+// The directories themselves stay (excludeDirContents, filemap.c).
+var excludedDirs = [...]string{
+	"pg_stat_tmp/",  // temporary statistics; extensions keep data there too
+	"pg_replslot/",  // slots belong to one server; those of the source would hold back WAL for nobody
+	"pg_dynshmem/",  // dsm_cleanup_for_mmap
+	"pg_notify/",    // AsyncShmemInit
+	"pg_serial/",    // kept for debugging only, see SerialInit
+	"pg_snapshots/", // DeleteAllExportedSnapshotFiles
+	"pg_subtrans/",  // zeroed by StartupSUBTRANS
+}
+
+// excludedFiles are never copied, wherever they lie (excludeFiles, filemap.c).
+var excludedFiles = map[string]bool{
+	"postgresql.auto.conf.tmp": true, // half-written by ALTER SYSTEM
+	"current_logfiles.tmp":     true, // half-written by the logging collector
+	"backup_label":             true, // of another recovery; the run writes its own
+	"tablespace_map":           true,
+	"backup_manifest":          true, // of the backup this server began with, not of this rewind
+	"postmaster.pid":           true,
+	"postmaster.opts":          true,
+}
+
+// relcacheInit begins the names of relation cache files, temporary ones included; rebuilt on start.
+const relcacheInit = "pg_internal.init"
+
+// temporary reports whether path is a backend's temporary file or directory: sorts, hashes, holdable cursors
+// (PG_TEMP_FILE_PREFIX and PG_TEMP_FILES_DIR, storage/fd.h).
+func temporary(path string) bool {
+	return strings.Contains(path, "/pgsql_tmp")
+}
+
+// excluded reports whether path is never copied, for a reason that stock logs (check_file_excluded, filemap.c).
+func excluded(path string) bool {
+	name := path[strings.LastIndexByte(path, '/')+1:]
+	if excludedFiles[name] || strings.HasPrefix(name, relcacheInit) {
+		return true
+	}
+	for _, dir := range excludedDirs {
+		if strings.HasPrefix(path, dir) {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,179 @@
+package plan
+
+import (
+	"github.com/fastrewind/fastrewind/internal/fault"
+	"github.com/fastrewind/fastrewind/internal/pg"
+)
+
+// Input is all that a plan is made from. Nothing in it is changed or kept; strings of the listings are shared with the
+// plan.
+type Input struct {
+	// Source and Target are the listings of the two data directories, ascending by path in byte order. Nothing is left
+	// out of them: exclusion happens here, so that the target's excluded files are found and removed.
+	Source, Target []pg.Entry
+	// Blocks is the block map; nil stands for an empty one.
+	Blocks Blocks
+	// KeepWAL reports whether recovery after the rewind needs a file of the target's pg_wal, given its name without
+	// directory; nil if it needs none.
+	KeepWAL func(name string) bool
+	// FirstDivergedSeg is the segment that holds the point of divergence.
+	FirstDivergedSeg pg.SegNo
+	// SegSize is the WAL segment size in bytes, a valid one.
+	SegSize uint32
+	// TablespaceDir is the version's directory below each tablespace, as in pg.Version.
+	TablespaceDir string
+	// MaxGapBlocks is how many unchanged blocks between two changed ones are copied along, to save a request. 0 copies
+	// exactly what stock copies.
+	MaxGapBlocks int
+}
+
+// Make decides what happens to every path. Both listings are walked once, in step; time is linear in their lengths and
+// the number of blocks, memory in the number of actions.
+//
+// Errors are *fault.Error with stock's texts; they stand for clusters that cannot be rewound, or a listing that cannot
+// be believed. Where several paths are at fault, which one is named may differ from stock, which looks at listings and
+// WAL one after the other.
+func Make(in Input) (*Plan, error) {
+	m := maker{Input: in, plan: &Plan{}}
+	s, t := listing{side: "source", rest: in.Source}, listing{side: "target", rest: in.Target}
+	if err := s.advance(); err != nil {
+		return nil, err
+	}
+	if err := t.advance(); err != nil {
+		return nil, err
+	}
+	for s.head != nil || t.head != nil {
+		source, target := s.head, t.head
+		switch {
+		case source == nil:
+		case target == nil:
+		case source.Path < target.Path:
+			target = nil
+		case source.Path > target.Path:
+			source = nil
+		}
+		if err := m.path(source, target); err != nil {
+			return nil, err
+		}
+		if source != nil {
+			if err := s.advance(); err != nil {
+				return nil, err
+			}
+		}
+		if target != nil {
+			if err := t.advance(); err != nil {
+				return nil, err
+			}
+		}
+	}
+	m.plan.Actions = m.actions.ordered()
+	return m.plan, nil
+}
+
+// listing walks over one side's entries.
+type listing struct {
+	side string
+	rest []pg.Entry
+	head *pg.Entry // nil at the end
+	own  pg.Entry  // what head points at if the entry had to be changed
+}
+
+// advance moves to the next entry and checks it against the one before.
+func (l *listing) advance() error {
+	if len(l.rest) == 0 {
+		l.head = nil
+		return nil
+	}
+	next := &l.rest[0]
+	l.rest = l.rest[1:]
+	switch {
+	case l.head == nil:
+	case next.Path == l.head.Path:
+		return fault.New("duplicate source file \"%s\"", next.Path).
+			Advise("The listing of the %s names it twice.", l.side)
+	case next.Path < l.head.Path:
+		return fault.New("listing of the %s is not sorted: \"%s\" comes after \"%s\"", l.side, next.Path, l.head.Path)
+	}
+	if next.Size < 0 {
+		return fault.New("listing of the %s gives file \"%s\" a size of %d bytes", l.side, next.Path, next.Size)
+	}
+	l.head = next
+	// pg_wal is often a link, to a disk of its own. Which of the two it is on either side is no affair of the rewind.
+	if next.Path == "pg_wal" && next.Type == pg.SymbolicLink {
+		l.own = pg.Entry{Path: next.Path, Type: pg.Directory}
+		l.head = &l.own
+	}
+	return nil
+}
+
+// maker collects the plan while the listings are walked.
+type maker struct {
+	Input
+	actions byKind
+	plan    *Plan
+}
+
+// path takes one path's decision and adds what follows from it. One of source and target may be nil.
+func (m *maker) path(source, target *pg.Entry) error {
+	entry := source
+	if entry == nil {
+		entry = target
+	}
+	path := entry.Path
+	rel, isRel := pg.ParseRelFile(path, m.TablespaceDir)
+	if isRel {
+		if source != nil && source.Type != pg.RegularFile {
+			return fault.New("data file \"%s\" in source is not a regular file", path).Advise("It is a %s.", source.Type)
+		}
+		if target != nil && target.Type != pg.RegularFile && m.Blocks != nil && anyOf(m.Blocks.Blocks(rel)) {
+			return fault.New("unexpected page modification for non-regular file \"%s\"", path).
+				Advise("It is a %s in the target, but the target's WAL changes blocks of a relation under this name.", target.Type)
+		}
+	}
+	if source != nil && source.Type == pg.RegularFile {
+		m.plan.TotalBytes += source.Size
+	}
+
+	v, err := m.decide(path, source, target, isRel)
+	if err != nil {
+		return err
+	}
+	a := Action{Path: path, Type: entry.Type}
+	if source != nil {
+		a.SourceSize, a.LinkTarget = source.Size, source.LinkTarget
+	}
+	if target != nil {
+		a.TargetSize = target.Size
+	}
+	switch v {
+	case create:
+		a.Kind = Create
+	case copyWhole:
+		a.Kind = Copy
+	case relation:
+		if m.Blocks != nil {
+			a.Blocks = spans(m.Blocks.Blocks(rel), min(source.Size, target.Size), m.MaxGapBlocks)
+		}
+		a.Kind = relationAction(source, target, a.Blocks)
+	case removeExcluded:
+		m.plan.Excluded = append(m.plan.Excluded, path)
+		fallthrough
+	case remove:
+		a = Action{Path: path, Kind: Remove, Type: target.Type, TargetSize: target.Size}
+	case leaveExcluded:
+		m.plan.Excluded = append(m.plan.Excluded, path)
+	case keepWAL:
+		m.plan.KeptWAL = append(m.plan.KeptWAL, path)
+	case skipWAL:
+		m.plan.SkippedWAL = append(m.plan.SkippedWAL, path)
+	case leave:
+	}
+	if a.Kind == 0 {
+		return nil
+	}
+	for _, s := range a.CopySpans() {
+		m.plan.CopyBytes += s.Length
+	}
+	m.actions.add(a)
+	return nil
+}
