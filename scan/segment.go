@@ -1,0 +1,108 @@
+package scan
+
+import (
+	"context"
+	"errors"
+	"io"
+
+	"github.com/fastrewind/fastrewind/internal/fault"
+	"github.com/fastrewind/fastrewind/internal/pg"
+	"github.com/fastrewind/fastrewind/internal/wal"
+)
+
+// Segments hands out WAL segments. Safe for concurrent use. A segment that cannot be had is a *fault.Error that says
+// where it was looked for.
+type Segments interface {
+	Open(ctx context.Context, tli pg.TLI, seg pg.SegNo) (Segment, error)
+}
+
+// Segment is one open WAL segment file, of whatever length it really has.
+type Segment interface {
+	io.ReaderAt
+	io.Closer
+}
+
+// stretch is a stretch of log made of segments, each on the timeline that the history says. It has at most one segment
+// open. One per goroutine.
+type stretch struct {
+	ctx     context.Context //nolint:containedctx // lives as long as one shard's scan
+	segs    Segments
+	history pg.History
+	segSize uint32
+
+	open   Segment
+	openNo pg.SegNo
+}
+
+// ReadAt implements wal.Source.
+func (s *stretch) ReadAt(p []byte, at pg.LSN) (int, error) {
+	if err := s.ctx.Err(); err != nil {
+		return 0, err
+	}
+	seg := at.Seg(s.segSize)
+	if s.open == nil || s.openNo != seg {
+		s.Close()
+		open, err := s.segs.Open(s.ctx, s.history.SegmentTLI(seg, s.segSize), seg)
+		if err != nil {
+			return 0, err
+		}
+		s.open, s.openNo = open, seg
+	}
+	n, err := s.open.ReadAt(p, int64(at-seg.Start(s.segSize)))
+	if errors.Is(err, io.EOF) {
+		err = nil
+	}
+	return n, err
+}
+
+// SegmentName implements wal.Source.
+func (s *stretch) SegmentName(seg pg.SegNo) string {
+	return pg.SegmentName(s.history.SegmentTLI(seg, s.segSize), seg, s.segSize)
+}
+
+// Close closes the open segment, if any. A read-only file has nothing to lose by a failing close.
+func (s *stretch) Close() {
+	if s.open != nil {
+		_ = s.open.Close()
+		s.open = nil
+	}
+}
+
+// RecordEnd reads the one record at at and gives its end, rounded up to 8 bytes (readOneRecord, parsexlog.c).
+func RecordEnd(ctx context.Context, segs Segments, format wal.Format, history pg.History, at pg.LSN) (pg.LSN, error) {
+	s := &stretch{ctx: ctx, segs: segs, history: history, segSize: format.SegSize}
+	defer s.Close()
+	r := wal.NewReader(format, s)
+	r.Seek(at)
+	var rec wal.Record
+	if err := r.Next(&rec); err != nil {
+		return 0, readError("could not read WAL record", at, err)
+	}
+	return rec.End, nil
+}
+
+// readError is stock's message about a record that could not be read, with the reader's reason behind it; or, if the
+// bytes could not be had, with that as the cause, which is printed on a line of its own before.
+func readError(what string, at pg.LSN, err error) error {
+	var we *wal.Error
+	if !errors.As(err, &we) {
+		return err
+	}
+	if we.Kind == wal.Unreadable {
+		if errors.Is(we.Err, context.Canceled) || errors.Is(we.Err, context.DeadlineExceeded) {
+			return we.Err
+		}
+		var f *fault.Error
+		if errors.As(we.Err, &f) {
+			return fault.Because(f, "%s at %v", what, at)
+		}
+		return fault.Because(we, "%s at %v: %v", what, at, fault.M(we.Err))
+	}
+	e := fault.Because(we, "%s at %v: %s", what, at, we.Reason)
+	if we.Kind == wal.EndOfWAL {
+		return e.Advise("the target's WAL ends before it should: a segment that was recycled, cut or never written stands in " +
+			"its place; with an archive, --restore-target-wal can supply the right one")
+	}
+	return e.Advise("the target's WAL is damaged there; an intact copy of the segment in an archive can replace it, " +
+		"otherwise take a new base backup")
+}
