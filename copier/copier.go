@@ -1,0 +1,182 @@
+// Package copier carries a plan out: it pulls bytes from a Source and puts them, and nothing else, into the target.
+//
+//	producer   cuts the plan's spans into batches of ranges, closes the channel at the end
+//	workers    take a batch each, ask the source for it, write every chunk as it arrives, start its writeback
+//	syncer     takes the finished files, still open, and fsyncs them in groups
+//
+//	copier.go    the order of the work, options, results
+//	source.go    what a source has to give
+//	cut.go       from a plan's spans to batches of ranges
+//	worker.go    one batch at a time
+//	file.go      one file of the target while chunks arrive for it
+//	sync.go      durability: files in groups, directories once each, or whole file systems
+//	entries.go   directories, links, truncations and removals
+//	durable.go   small files that must appear complete or not at all
+//
+// The order is plan.Kind's: directories and links first, then all copying in parallel, then truncations, then removals. It
+// is stock's (final_filemap_cmp, filemap.c), and its point is that everything a path needs is there before the path is, and
+// that nothing is taken away before all that was to be fetched is there.
+//
+// Nothing here knows where bytes come from, nor what is a relation and what is not.
+package copier
+
+import (
+	"context"
+	"io/fs"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/fastrewind/fastrewind/internal/fsx"
+	"github.com/fastrewind/fastrewind/internal/plan"
+)
+
+// SyncMethod is how the target is made durable.
+type SyncMethod uint8
+
+// The sync methods.
+const (
+	SyncFsync  SyncMethod = iota // fsync of every file that was written and of every directory whose names changed
+	SyncSyncfs                   // syncfs of every file system of the target, in Sync
+	SyncNone                     // left to the operating system (--no-sync)
+)
+
+// Options are a Copier's settings. The zero value of a number means its default.
+type Options struct {
+	Jobs        int   // workers, and so calls of Source.Fetch at a time; default 1
+	ChunkBytes  int64 // of a range at most, of all but the first range of a whole file; default and at most 1 MiB
+	BatchBytes  int64 // of a batch, after which it is closed; default 4 MiB
+	BatchRanges int   // of a batch at most; default 1000, as stock has chunks per query
+	OpenFiles   int   // descriptors of target files at most; default 256, and never fewer than 8 for each job
+
+	Sync     SyncMethod
+	FileMode fs.FileMode // of files that are made: 0600, or 0640 with group access; files that exist keep theirs
+	DirMode  fs.FileMode // of directories that are made: 0700 or 0750
+
+	// StrictSizes is for a source that must not change while it is read, a stopped server's directory: a file of another
+	// size than listed, a missing file and a short range are fatal then, as in stock's local_source.c. Otherwise the
+	// source is a running server, whose WAL, replayed from before the divergence, will put all of it right.
+	StrictSizes bool
+	// SourceDir is put before the names of source files in messages, if not empty.
+	SourceDir string
+
+	// Progress, if not nil, is told how many bytes were written, chunk by chunk, from several goroutines.
+	Progress func(bytes int64)
+}
+
+func (o Options) withDefaults() Options {
+	o.Jobs = max(o.Jobs, 1)
+	if o.ChunkBytes <= 0 || o.ChunkBytes > MaxRange {
+		o.ChunkBytes = MaxRange
+	}
+	if o.BatchBytes <= 0 {
+		o.BatchBytes = 4 << 20
+	}
+	if o.BatchRanges <= 0 {
+		o.BatchRanges = 1000
+	}
+	if o.OpenFiles <= 0 {
+		o.OpenFiles = 256
+	}
+	// A file that is written but not complete needs a descriptor, and is one of: the first or the last of a batch in
+	// work, the one being written, and the one cut by the last batch taken. So at most 3 for each job and one more. The
+	// syncer waits until half of all are complete files; with 8 for each job there is always one free or about to be.
+	o.OpenFiles = max(o.OpenFiles, 8*o.Jobs)
+	if o.Progress == nil {
+		o.Progress = func(int64) {}
+	}
+	return o
+}
+
+// Stats is what a Copier has done so far. Times are wall time.
+type Stats struct {
+	Bytes       int64 // written
+	Files       int   // regular files written
+	Made        int   // directories and links made
+	Truncated   int   // files cut by a plan.Truncate
+	Removed     int   // paths removed by a plan.Remove
+	Gone        int   // files removed because the source no longer has them
+	FileSyncs   int
+	DirSyncs    int
+	MakeTime    time.Duration // directories and links
+	CopyTime    time.Duration // copying, with the fsyncs that go on beside it
+	DrainTime   time.Duration // the part of CopyTime after the last byte was written, when only fsyncs were left
+	TruncTime   time.Duration
+	RemoveTime  time.Duration
+	FinishTime  time.Duration // Sync
+	LargestOpen int           // descriptors of target files open at the same time
+}
+
+// Copier carries plans out on one target. Its methods must not be called at the same time, except Stats.
+type Copier struct {
+	fs   fsx.FS
+	opts Options
+
+	mu    sync.Mutex
+	stats Stats
+	dirs  map[string]struct{} // whose names changed, not yet synced
+	// vanished are the files of plan.Truncate that the source had no more when their blocks were asked for.
+	vanished map[string]struct{}
+	// failed is set by the first failed fsync. Nothing is synced afterwards: see fsx.File.Sync.
+	failed atomic.Bool
+}
+
+// New makes a Copier that writes to target.
+func New(target fsx.FS, opts Options) *Copier {
+	return &Copier{fs: target, opts: opts.withDefaults(), dirs: map[string]struct{}{}, vanished: map[string]struct{}{}}
+}
+
+// Stats returns what was done so far.
+func (c *Copier) Stats() Stats {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.stats
+}
+
+func (c *Copier) count(f func(*Stats)) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	f(&c.stats)
+}
+
+// Run carries p out. It may be called again with another plan. When it returns nil, every file written is durable, but no
+// name that was made or removed: that takes Sync (with SyncSyncfs, so do the files). When it returns an error the target
+// is somewhere in between and the plan can be made anew and run again; all goroutines have ended and all files are closed.
+//
+// Errors are *fault.Error with stock's text, the source's own, or ctx's.
+func (c *Copier) Run(ctx context.Context, src Source, p *plan.Plan) error {
+	creates, copies, truncates, removes := split(p.Actions)
+	clear(c.vanished)
+	for _, phase := range []struct {
+		run  func() error
+		took func(*Stats, time.Duration)
+	}{
+		{func() error { return c.makeEntries(ctx, creates) }, func(s *Stats, d time.Duration) { s.MakeTime += d }},
+		{func() error { return c.copyAll(ctx, src, copies) }, func(s *Stats, d time.Duration) { s.CopyTime += d }},
+		{func() error { return c.truncate(ctx, truncates) }, func(s *Stats, d time.Duration) { s.TruncTime += d }},
+		{func() error { return c.remove(ctx, removes) }, func(s *Stats, d time.Duration) { s.RemoveTime += d }},
+	} {
+		start := time.Now()
+		err := phase.run()
+		c.count(func(s *Stats) { phase.took(s, time.Since(start)) })
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// split cuts the actions, which are in order, into the four phases. Truncations are in two of them: their blocks are
+// copied with all the others.
+func split(actions []plan.Action) (creates, copies, truncates, removes []plan.Action) {
+	at := func(k plan.Kind) int {
+		for i := range actions {
+			if actions[i].Kind >= k {
+				return i
+			}
+		}
+		return len(actions)
+	}
+	copyAt, truncateAt, removeAt := at(plan.Copy), at(plan.Truncate), at(plan.Remove)
+	return actions[:copyAt], actions[copyAt:removeAt], actions[truncateAt:removeAt], actions[removeAt:]
+}
