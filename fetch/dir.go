@@ -1,0 +1,189 @@
+package fetch
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"io"
+	"os"
+	"slices"
+	"sync"
+	"sync/atomic"
+
+	"github.com/fastrewind/fastrewind/internal/datadir"
+	"github.com/fastrewind/fastrewind/internal/fault"
+	"github.com/fastrewind/fastrewind/internal/pg"
+)
+
+// Dir is a source that is the data directory of a stopped cluster on this machine.
+type Dir struct {
+	root *datadir.Root
+	path string
+	// listed are the files of the last listing with their sizes, sorted by path; nil before the first.
+	listed atomic.Pointer[[]listedFile]
+}
+
+type listedFile struct {
+	path string
+	size int64
+}
+
+// OpenDir opens a data directory as a source. Whether the cluster in it is fit to be one is the caller's question.
+func OpenDir(path string) (*Dir, error) {
+	root, err := datadir.OpenRoot(path)
+	if err != nil {
+		return nil, fault.Because(err, "could not open directory \"%s\": %s", path, fault.M(err))
+	}
+	return &Dir{root: root, path: path}, nil
+}
+
+// Close lets go of the directory.
+func (d *Dir) Close() error { return d.root.Close() }
+
+// List lists the directory (datadir.List) and holds later fetches against it.
+func (d *Dir) List(ctx context.Context, jobs int, progress func(entries int64)) ([]pg.Entry, error) {
+	entries, err := datadir.List(ctx, d.path, jobs, progress)
+	if err != nil {
+		return nil, err
+	}
+	files := 0
+	for i := range entries {
+		if entries[i].Type == pg.RegularFile {
+			files++
+		}
+	}
+	listed := make([]listedFile, 0, files)
+	for i := range entries {
+		if e := &entries[i]; e.Type == pg.RegularFile {
+			listed = append(listed, listedFile{e.Path, e.Size})
+		}
+	}
+	d.listed.Store(&listed)
+	return entries, nil
+}
+
+// ReadFile reads a small file whole.
+func (d *Dir) ReadFile(ctx context.Context, path string, maxBytes int64) ([]byte, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	if err := VerifyPath(path); err != nil {
+		return nil, err
+	}
+	return d.root.ReadFile(path, min(maxBytes, MaxWholeFile))
+}
+
+// ControlFile reads global/pg_control.
+func (d *Dir) ControlFile(ctx context.Context) ([]byte, error) {
+	return d.ReadFile(ctx, controlFile, maxControlFile)
+}
+
+// chunkBuffers are what ranges are read into, one for each running Fetch.
+var chunkBuffers = sync.Pool{New: func() any { return new([MaxChunk]byte) }}
+
+// Fetch reads the ranges one by one. A file stays open from one range to the next of the same path.
+func (d *Dir) Fetch(ctx context.Context, ranges []pg.FileRange, emit func(i int, c pg.FileChunk) error) error {
+	if err := checkRanges(ranges); err != nil {
+		return err
+	}
+	buf := chunkBuffers.Get().(*[MaxChunk]byte)
+	defer chunkBuffers.Put(buf)
+
+	var f sourceFile
+	defer f.close()
+	for i, r := range ranges {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		if f.File == nil || f.path != r.Path {
+			f.close()
+			if err := f.open(d, r.Path); err != nil {
+				return err
+			}
+		}
+		data, err := f.read(buf[:r.Length], r.Offset)
+		if err != nil {
+			return err
+		}
+		if err := emit(i, pg.FileChunk{Data: data}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// sourceFile is an open file of the directory, and what is known of it.
+type sourceFile struct {
+	*os.File
+	path   string
+	full   string
+	size   int64 // as listed
+	listed bool
+}
+
+func (f *sourceFile) open(d *Dir, path string) error {
+	full := d.root.Full(path)
+	file, err := d.root.Open(path)
+	if err != nil {
+		return fault.Because(err, "could not open source file \"%s\": %s", full, fault.M(err)).
+			Advise("The source must be stopped, and stay so, while it is read as a directory.")
+	}
+	*f = sourceFile{File: file, path: path, full: full}
+	if p := d.listed.Load(); p != nil {
+		i, found := slices.BinarySearchFunc(*p, path, func(l listedFile, path string) int { return cmp.Compare(l.path, path) })
+		if found {
+			f.listed, f.size = true, (*p)[i].size
+		}
+	}
+	if err := f.sameSize(); err != nil {
+		f.close()
+		return err
+	}
+	return nil
+}
+
+func (f *sourceFile) close() {
+	if f.File != nil {
+		f.File.Close() // nothing was written
+		f.File = nil
+	}
+}
+
+// read fills buf from offset on, as far as the file goes.
+func (f *sourceFile) read(buf []byte, offset int64) ([]byte, error) {
+	n, err := f.ReadAt(buf, offset)
+	if err != nil && !errors.Is(err, io.EOF) {
+		return nil, fault.Because(err, "could not read file \"%s\": %s", f.full, fault.M(err)).
+			Advise("The read was of %d bytes at offset %d.", len(buf), offset)
+	}
+	if !f.listed {
+		return buf[:n], nil
+	}
+	end := offset + int64(len(buf))
+	if want := min(end, f.size) - offset; int64(n) < want {
+		return nil, fault.New("unexpected EOF while reading file \"%s\"", f.full).
+			Advise("Of %d bytes at offset %d there were %d, though the file was listed with %d. The source must be stopped, and stay so.",
+				want, offset, n, f.size)
+	}
+	if end >= f.size {
+		return buf[:n], f.sameSize()
+	}
+	return buf[:n], nil
+}
+
+// sameSize fails if the file no longer has the listed size. Stock asks this of whole files once they are copied; here
+// it is asked of every listed file, before the first byte and after the last.
+func (f *sourceFile) sameSize() error {
+	if !f.listed {
+		return nil
+	}
+	info, err := f.Stat()
+	if err != nil {
+		return fault.Because(err, "could not stat file \"%s\": %s", f.full, fault.M(err))
+	}
+	if info.Size() != f.size {
+		return fault.New("size of source file \"%s\" changed concurrently: %d bytes expected, %d copied", f.full, f.size, info.Size()).
+			Advise("Something writes to the source directory. Stop it, or keep it from writing there (logs, for example), and start again.")
+	}
+	return nil
+}
