@@ -1,0 +1,269 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"github.com/fastrewind/fastrewind/internal/fault"
+	"github.com/fastrewind/fastrewind/internal/rewind"
+)
+
+// The ranks of long options, oldest first: a name shortened by somebody years ago keeps its meaning (grammar.match).
+const (
+	rankStock15 = iota
+	rankStock17
+	rankOwn
+)
+
+const (
+	maxJobs         = 1024 // far beyond what a source accepts as connections; catches a slip of the finger
+	defaultJobsMost = 8    // a rewind must not eat the source's max_connections by default
+)
+
+// options holds what the user asked for, from three places: the command line goes before the environment, and the
+// environment before the defaults.
+type options struct {
+	cfg       rewind.Config
+	progress  bool
+	debug     bool
+	logFormat logFormat
+	help      bool
+	version   bool
+
+	flags    *pflag.FlagSet
+	operands []string
+	badLine  error           // what getopt complained about, after everything before it was read
+	given    map[string]bool // options set on the command line or by the environment
+}
+
+// newCommand reads the command line. Errors are returned by the command's Execute.
+func newCommand(self program, argv []string) (*cobra.Command, *options) {
+	o := &options{given: map[string]bool{}}
+	cmd := &cobra.Command{
+		Use:               self.name,
+		Args:              cobra.ArbitraryArgs, // operands are refused in stock's order, by options.check
+		SilenceErrors:     true,
+		SilenceUsage:      true,
+		CompletionOptions: cobra.CompletionOptions{DisableDefaultCmd: true},
+	}
+	o.flags = cmd.Flags()
+	o.define(self)
+	cmd.SetFlagErrorFunc(func(_ *cobra.Command, err error) error {
+		if bad := (*pflag.InvalidValueError)(nil); errors.As(err, &bad) {
+			return bad.Unwrap() // our own text, without pflag's
+		}
+		return err
+	})
+	cmd.SetArgs(o.read(self, argv))
+	return cmd, o
+}
+
+// define declares every option, in the order of stock's getopt table, since complaints list options in that order.
+func (o *options) define(self program) {
+	f := o.flags
+	f.SortFlags = false
+	f.BoolVarP(&o.help, "help", "?", false, "")
+	f.StringVarP(&o.cfg.TargetDir, "target-pgdata", "D", "", "")
+	f.BoolVarP(&o.cfg.WriteRecoveryConf, "write-recovery-conf", "R", false, "")
+	f.StringVar(&o.cfg.SourceDir, "source-pgdata", "", "")
+	f.StringVar(&o.cfg.SourceServer, "source-server", "", "")
+	f.BoolVar(&o.cfg.NoEnsureShutdown, "no-ensure-shutdown", false, "")
+	f.StringVar(&o.cfg.ConfigFile, "config-file", "", "")
+	f.BoolVarP(&o.version, "version", "V", false, "")
+	f.BoolVarP(&o.cfg.RestoreTargetWAL, "restore-target-wal", "c", false, "")
+	f.BoolVarP(&o.cfg.DryRun, "dry-run", "n", false, "")
+	f.BoolVarP(&o.cfg.NoSync, "no-sync", "N", false, "")
+	f.BoolVarP(&o.progress, "progress", "P", false, "")
+	f.BoolVar(&o.debug, "debug", false, "")
+
+	o.cfg.SyncMethod = rewind.SyncFsync
+	f.Var((*syncMethodValue)(&o.cfg.SyncMethod), "sync-method", "")
+	setRank(f, rankStock17, "sync-method")
+
+	o.cfg.Jobs = defaultJobs()
+	f.VarP((*jobsValue)(&o.cfg.Jobs), "jobs", "j", "")
+	f.StringVar(&o.cfg.PgBinDir, "pg-bindir", "", "")
+	o.logFormat = textFormat
+	f.Var(&o.logFormat, "log-format", "")
+	setRank(f, rankOwn, "jobs", "pg-bindir", "log-format")
+
+	o.cfg.ProgramName, o.cfg.ProgramPath = self.name, self.path
+}
+
+// defaultJobs is one per CPU, but never one alone: a worker spends part of its time waiting for the disk or the source.
+func defaultJobs() int { return min(max(runtime.GOMAXPROCS(0), 2), defaultJobsMost) }
+
+const rankAnnotation = "rank"
+
+func setRank(f *pflag.FlagSet, rank int, names ...string) {
+	for _, name := range names {
+		f.Lookup(name).Annotations = map[string][]string{rankAnnotation: {strconv.Itoa(rank)}}
+	}
+}
+
+// read turns argv into what pflag reads, with the operands after --.
+func (o *options) read(self program, argv []string) []string {
+	var args []string
+	if len(argv) > 0 {
+		args = argv[1:]
+	}
+	var plain []string
+	switch {
+	case self.stock && len(args) > 0 && (args[0] == "--help" || args[0] == "-?"):
+		plain = []string{"--help"}
+	case self.stock && len(args) > 0 && (args[0] == "--version" || args[0] == "-V"):
+		plain = []string{"--version"}
+	default:
+		plain, o.operands, o.badLine = o.grammar(self).read(args)
+	}
+	return append(append(plain, "--"), o.operands...)
+}
+
+// grammar is getopt's view of the flags. Stock knows --help and --version as its first argument and nowhere else.
+func (o *options) grammar(self program) grammar {
+	var g grammar
+	o.flags.VisitAll(func(f *pflag.Flag) {
+		row := longOption{name: f.Name, value: f.NoOptDefVal == ""}
+		if f.Shorthand != "" {
+			row.short = f.Shorthand[0]
+		}
+		if f.Name == "help" || f.Name == "version" {
+			row.last = true
+			if self.stock {
+				row.early, row.short = true, 0
+			}
+		}
+		if rank := f.Annotations[rankAnnotation]; rank != nil {
+			row.rank, _ = strconv.Atoi(rank[0]) // written by setRank
+		}
+		g = append(g, row)
+	})
+	return g
+}
+
+// finish completes the options once the command line is read: with what is wrong with it, or with the environment.
+func (o *options) finish(env func(string) (string, bool)) error {
+	if o.badLine != nil {
+		return o.badLine
+	}
+	return o.readEnvironment(env)
+}
+
+// variable is the environment variable of an option.
+func variable(option string) string {
+	return "FASTREWIND_" + strings.ToUpper(strings.ReplaceAll(option, "-", "_"))
+}
+
+// readEnvironment sets the options that the command line did not. An empty variable counts as not set. A source named
+// on the command line also goes before a source of the other kind named by the environment.
+func (o *options) readEnvironment(env func(string) (string, bool)) error {
+	sources := []string{"source-pgdata", "source-server"}
+	sourceOnLine := slices.ContainsFunc(sources, o.flags.Changed)
+
+	var firstErr error
+	o.flags.VisitAll(func(f *pflag.Flag) {
+		if f.Changed {
+			o.given[f.Name] = true
+			return
+		}
+		value, _ := env(variable(f.Name))
+		switch {
+		case value == "" || firstErr != nil:
+			return
+		case f.Name == "help" || f.Name == "version":
+			return // orders, not settings
+		case sourceOnLine && slices.Contains(sources, f.Name):
+			return
+		}
+		if err := setFromEnvironment(f, value); err != nil {
+			firstErr = err
+			return
+		}
+		o.given[f.Name] = true
+	})
+	return firstErr
+}
+
+func setFromEnvironment(f *pflag.Flag, value string) error {
+	if f.Value.Type() == "bool" {
+		on, err := parseSwitch(value)
+		if err != nil {
+			return fault.New("invalid value \"%s\" for environment variable \"%s\"", value, variable(f.Name)).
+				WithHint("Use on, off, true, false, yes, no, 1 or 0.")
+		}
+		return f.Value.Set(strconv.FormatBool(on))
+	}
+	err := f.Value.Set(value)
+	if bad := (*fault.Error)(nil); errors.As(err, &bad) {
+		return bad.WithDetail("The value comes from environment variable \"%s\".", variable(f.Name))
+	}
+	return err
+}
+
+// parseSwitch reads a Boolean as PostgreSQL's configuration files spell it.
+func parseSwitch(value string) (bool, error) {
+	switch strings.ToLower(value) {
+	case "on", "true", "yes", "1":
+		return true, nil
+	case "off", "false", "no", "0":
+		return false, nil
+	}
+	return false, fmt.Errorf("not a Boolean value: %q", value)
+}
+
+// jobsValue is the value of --jobs, with the texts of PostgreSQL's other programs that take -j (option_utils.c).
+type jobsValue int
+
+func (j *jobsValue) String() string { return strconv.Itoa(int(*j)) }
+func (j *jobsValue) Type() string   { return "NUM" }
+func (j *jobsValue) Set(s string) error {
+	n, err := strconv.ParseInt(s, 10, 64)
+	if err != nil && !errors.Is(err, strconv.ErrRange) {
+		return fault.Because(err, "invalid value \"%s\" for option %s", s, "-j/--jobs")
+	}
+	if err != nil || n < 1 || n > maxJobs {
+		return fault.New("%s must be in range %d..%d", "-j/--jobs", 1, maxJobs)
+	}
+	*j = jobsValue(n)
+	return nil
+}
+
+// syncMethodValue is the value of --sync-method, with 17's text (parse_sync_method, option_utils.c).
+type syncMethodValue rewind.SyncMethod
+
+func (m *syncMethodValue) String() string { return string(*m) }
+func (m *syncMethodValue) Type() string   { return "METHOD" }
+func (m *syncMethodValue) Set(s string) error {
+	switch method := rewind.SyncMethod(s); method {
+	case rewind.SyncFsync, rewind.SyncSyncfs:
+		*m = syncMethodValue(method)
+		return nil
+	}
+	return fault.New("unrecognized sync method: %s", s)
+}
+
+// logFormat is the value of --log-format.
+type logFormat string
+
+const (
+	textFormat logFormat = "text" // the lines of PostgreSQL's programs
+	jsonFormat logFormat = "json" // one JSON object a line
+)
+
+func (l *logFormat) String() string { return string(*l) }
+func (l *logFormat) Type() string   { return "FORMAT" }
+func (l *logFormat) Set(s string) error {
+	switch format := logFormat(s); format {
+	case textFormat, jsonFormat:
+		*l = format
+		return nil
+	}
+	return fault.New("unrecognized log format: %s", s)
+}

@@ -1,0 +1,172 @@
+package main
+
+import (
+	"os"
+	"strings"
+	"testing"
+)
+
+// stockBinary is the pg_rewind that is imitated.
+const stockBinary = "/usr/lib/postgresql/15/bin/pg_rewind"
+
+func needStock(t *testing.T) {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("compares with an installed PostgreSQL 15")
+	}
+	if _, err := os.Stat(stockBinary); err != nil {
+		t.Fatalf("PostgreSQL 15 is needed for comparison: %v", err)
+	}
+}
+
+// TestSameAsStock compares stdout, stderr and exit status with those of pg_rewind 15 for every way to call it that
+// ends before it looks at a file.
+func TestSameAsStock(t *testing.T) {
+	needStock(t)
+	lines := []string{
+		"",
+		// what is missing or too much, and which complaint comes first
+		"--source-pgdata=s",
+		"--source-server=s",
+		"-D t",
+		"-R",
+		"--source-pgdata=s --source-server=c",
+		"--source-pgdata=s --source-server=c -D t",
+		"--source-pgdata=s -R",
+		"--source-pgdata=s -D t -R",
+		"--source-pgdata=s -D t -R extra",
+		"--source-pgdata=s -D t extra more",
+		"extra --source-pgdata=s more -D t",
+		"--source-pgdata=s -D t -- -x",
+		"--source-pgdata=s -D t - -n",
+		"extra",
+		"-- --help",
+		"__complete x",
+		"help",
+		"completion",
+		// unknown
+		"--bogus",
+		"--bogus=1",
+		"-Z",
+		"-nPZ",
+		"-Zn",
+		"-h",
+		"-n -Z --bogus",
+		"--bogus -Z",
+		"--source-pgdata=s --bogus -D t",
+		"-:",
+		"-;",
+		"-n-",
+		"-=",
+		"-\xc3\xa4",
+		"---n",
+		// values missing, or where none belongs
+		"-D",
+		"-nD",
+		"--target-pgdata",
+		"--source-pgdata",
+		"--source-server",
+		"--config-file",
+		"--targ",
+		"--dry-run=1",
+		"--dry-r=1",
+		"--debug=",
+		"--no-s=x",
+		"--help=x",
+		"-n --help=x",
+		// shortened names
+		"--source",
+		"--source=x",
+		"--s",
+		"--no",
+		"--no-",
+		"--d",
+		"--",
+		"--=x",
+		"--re --w --c x --p --no-e --no-s --dr --de --bogus",
+		"--target=t --source-p=s extra",
+		"--p --re --bogus",
+		// --help and --version anywhere but first, and shortened
+		"-n --help",
+		"-n -?",
+		"-n?",
+		"-nV",
+		"-n -V",
+		"-n --version",
+		"--hel",
+		"--vers",
+		"-?n",
+		"-Vn",
+		// options that take the next argument, whatever it is
+		"-D -n --source-pgdata --bogus -R",
+		"-D --source-pgdata --source-pgdata -- extra",
+		"-Dt -D u --source-pgdata=s extra",
+		"-D= --source-pgdata= extra",
+		// --version wins only as the first argument
+		"--version --bogus",
+		"-V",
+		"-V x",
+	}
+	for i, line := range lines {
+		name := []string{stockName, stockBinary}[i%2] // getopt's complaints start with argv[0], others with its end
+		argv := append([]string{name}, strings.Fields(line)...)
+		want := call(t, stockBinary, argv)
+		if got := call(t, binary, argv); got != want {
+			t.Errorf("%q\n got %+v\nwant %+v", argv, got, want)
+		}
+	}
+	// An operand may be empty.
+	argv := []string{"pg_rewind", "--source-pgdata=s", "-D", "t", ""}
+	if got, want := call(t, binary, argv), call(t, stockBinary, argv); got != want {
+		t.Errorf("%q\n got %+v\nwant %+v", argv, got, want)
+	}
+}
+
+func TestPosixlyCorrectAsStock(t *testing.T) {
+	needStock(t)
+	for _, line := range []string{"extra --bogus", "-n extra -Z", "--source-pgdata=s -D t -- x", "--source-pgdata=s x -D t"} {
+		argv := append([]string{"pg_rewind"}, strings.Fields(line)...)
+		want := call(t, stockBinary, argv, "POSIXLY_CORRECT=1")
+		if got := call(t, binary, argv, "POSIXLY_CORRECT=1"); got != want {
+			t.Errorf("%q\n got %+v\nwant %+v", argv, got, want)
+		}
+	}
+}
+
+// TestHelpAsStock allows one line more than 15 has: that of 17's --sync-method, where 17 has it.
+func TestHelpAsStock(t *testing.T) {
+	needStock(t)
+	const before = "      --no-ensure-shutdown       do not automatically fix unclean shutdown\n"
+	const added = "      --sync-method=METHOD       set method for syncing files to disk\n"
+	for _, line := range []string{"--help", "-?", "--help --bogus"} {
+		argv := append([]string{stockBinary}, strings.Fields(line)...)
+		want := call(t, stockBinary, argv)
+		want.stdout = strings.Replace(want.stdout, before, before+added, 1)
+		if got := call(t, binary, argv); got != want {
+			t.Errorf("%q\n got %+v\nwant %+v", argv, got, want)
+		}
+	}
+}
+
+func TestRootAsStock(t *testing.T) {
+	needStock(t)
+	if os.Geteuid() != 0 {
+		t.Skip("needs root, to be refused")
+	}
+	for _, line := range []string{"--source-pgdata=s -D t", "--source-server=s -D t", "--source-pgdata=s -D t x", "", "-V", "--bogus"} {
+		argv := append([]string{"pg_rewind"}, strings.Fields(line)...)
+		want := callAs(t, nil, stockBinary, argv)
+		if got := callAs(t, nil, binary, argv); got != want {
+			t.Errorf("%q\n got %+v\nwant %+v", argv, got, want)
+		}
+	}
+}
+
+// TestSyncMethodAs17 has 17's text, as 15 does not know the option.
+func TestSyncMethodAs17(t *testing.T) {
+	got := call(t, binary, []string{"pg_rewind", "--sync-method=foo", "--bogus"})
+	want := result{"", "pg_rewind: error: unrecognized sync method: foo\n", 1}
+	if got != want {
+		t.Errorf("got %+v, want %+v", got, want)
+	}
+}

@@ -1,0 +1,286 @@
+package rewind
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/fastrewind/fastrewind/archive"
+	"github.com/fastrewind/fastrewind/copier"
+	"github.com/fastrewind/fastrewind/internal/datadir"
+	"github.com/fastrewind/fastrewind/internal/fault"
+	"github.com/fastrewind/fastrewind/internal/fsx"
+	"github.com/fastrewind/fastrewind/internal/pg"
+	"github.com/fastrewind/fastrewind/internal/plan"
+)
+
+// consistency is how far the rewound server must replay before the copied pages fit together.
+type consistency struct {
+	lsn     pg.LSN
+	tli     pg.TLI
+	control *pg.Control // the source's, read after the last page
+}
+
+// copyAll carries the plan out, asks the source how far its pages may be ahead now that the last of them has been read,
+// and completes the target's WAL up to there.
+func (r *run) copyAll(
+	ctx context.Context, target fsx.FS, cp *copier.Copier, p *plan.Plan, div divergence, f *facts,
+) (consistency, error) {
+	if err := cp.Run(ctx, r.source, p); err != nil {
+		return consistency{}, err
+	}
+	after, err := r.readSourceControl(ctx)
+	if err != nil {
+		return consistency{}, err
+	}
+	end, err := r.consistencyPoint(ctx, after)
+	if err != nil {
+		return consistency{}, err
+	}
+	if err := r.secondWALPass(ctx, cp, f.sourceEnd, end, div); err != nil {
+		return consistency{}, err
+	}
+	return end, r.keepRestoredWAL(ctx, target, cp, f)
+}
+
+// finish makes the copied files a cluster that can be started. The order is that of durability: everything the control
+// file will vouch for is on disk before the control file is replaced, last of all.
+func (r *run) finish(ctx context.Context, target fsx.FS, cp *copier.Copier, f *facts, end consistency) error {
+	r.rep.Progress("creating backup label and updating control file")
+	r.rep.Progress("syncing target data directory")
+	meter := r.rep.Start(PhaseSync, 0, None)
+	err := cp.Sync(ctx)
+	meter.Done()
+	if err != nil {
+		return err
+	}
+	method := r.syncMethod()
+	if err := copier.WriteDurably(target, method, pg.BackupLabelName, r.backupLabel(f).Encode(), r.modes.file); err != nil {
+		return err
+	}
+	if r.cfg.WriteRecoveryConf {
+		if err := r.writeRecoverySettings(target); err != nil {
+			return err
+		}
+	}
+	end.control.MinRecoveryPoint, end.control.MinRecoveryPointTLI = end.lsn, end.tli
+	end.control.State = pg.StateInArchiveRecovery
+	end.control.Time = now()
+	if err := copier.WriteDurably(target, method, controlFile, end.control.Encode(), r.modes.file); err != nil {
+		return err
+	}
+	r.rep.Info("Done!")
+	return nil
+}
+
+// consistencyPoint says up to where the rewound server must replay, and on which timeline. after is the source's control
+// file, read after the last page.
+//
+// A standby writes no page before its control file says that replay must go at least as far as that page. A primary
+// writes no page before the WAL is flushed that far: its flush position. Stock asks for the insert position instead,
+// which may lie behind a page header no WAL has been written after; a standby of an idle primary would then wait for
+// ever.
+func (r *run) consistencyPoint(ctx context.Context, after *pg.Control) (consistency, error) {
+	end := consistency{control: after}
+
+	if r.live == nil {
+		if !after.SameAs(r.sourceCtl) {
+			return end, fault.New("source system was modified while pg_rewind was running").
+				Advise("The source's control file has changed: a server was started on %s. The target is half rewound; "+
+					"stop that server and run the same command again.", r.cfg.SourceDir)
+		}
+		if after.State == pg.StateShutdownedInRecovery && after.MinRecoveryPoint > after.CheckPoint {
+			// A stopped standby's pages may be newer than its last restart point. Stock forgets about them.
+			end.lsn, end.tli = after.MinRecoveryPoint, after.CurrentTLI()
+			return end, nil
+		}
+		end.lsn, end.tli = after.CheckPoint, after.TLI
+		return end, nil
+	}
+	switch after.State {
+	case pg.StateInArchiveRecovery:
+		end.lsn, end.tli = after.MinRecoveryPoint, after.MinRecoveryPointTLI
+		return end, nil
+	case pg.StateInProduction:
+		var err error
+		end.lsn, err = r.live.FlushLSN(ctx)
+		end.tli = after.CurrentTLI()
+		return end, err
+	default:
+		return end, fault.New("source system was in unexpected state at end of rewind").
+			Advise("Its state is \"%v\". Wait until it is up again, and run the same command again.", after.State)
+	}
+}
+
+// secondWALPass copies again what the source has written to its WAL since it was listed, up to end, so that the rewound
+// server can reach its consistency point with what it has. Stock leaves that to streaming, from a source that may have
+// removed it by then.
+func (r *run) secondWALPass(ctx context.Context, cp *copier.Copier, listed pg.LSN, end consistency, div divergence) error {
+	if r.live == nil || end.lsn <= listed {
+		return nil
+	}
+	history := div.sourceHistory
+	p := &plan.Plan{}
+	if tli := end.control.CurrentTLI(); tli != history.TLI() {
+		// The source was promoted meanwhile. Its new history file came after the listing.
+		var err error
+		if history, err = r.sourceHistory(ctx, tli); err != nil {
+			return err
+		}
+		p.Actions = append(p.Actions, plan.Action{
+			Path: "pg_wal/" + pg.HistoryName(tli), Kind: plan.Copy, Type: pg.RegularFile, SourceSize: 1,
+		})
+	}
+	segSize := r.target.SegSize
+	for seg := listed.Seg(segSize); seg <= end.lsn.SegOfEnd(segSize); seg++ {
+		p.Actions = append(p.Actions, plan.Action{
+			Path:       "pg_wal/" + pg.SegmentName(history.SegmentTLI(seg, segSize), seg, segSize),
+			Kind:       plan.Copy,
+			Type:       pg.RegularFile,
+			SourceSize: int64(segSize),
+		})
+	}
+	gone := cp.Stats().Gone
+	if err := cp.Run(ctx, r.source, p); err != nil {
+		return err
+	}
+	if cp.Stats().Gone > gone {
+		r.rep.Warn("the source has already removed WAL that the rewound server needs",
+			"Set wal_keep_size on the source, or make sure that the target's restore_command finds the WAL up to "+end.lsn.String()+".")
+	}
+	return nil
+}
+
+// keepRestoredWAL puts segments that came from the archive, in which recovery will start and which neither side has in
+// its pg_wal, into the target's.
+func (r *run) keepRestoredWAL(ctx context.Context, target fsx.FS, cp *copier.Copier, f *facts) error {
+	if r.wal.restore == nil {
+		return nil
+	}
+	p := &plan.Plan{}
+	for name := range f.keptSegs {
+		path := "pg_wal/" + name
+		if _, ok := r.wal.restore.Keep(name); !ok {
+			continue
+		}
+		_, err := target.Lstat(path)
+		switch {
+		case errors.Is(err, fs.ErrNotExist):
+			p.Actions = append(p.Actions, plan.Action{
+				Path: path, Kind: plan.Copy, Type: pg.RegularFile, SourceSize: int64(r.target.SegSize),
+			})
+		case err != nil:
+			return fault.Because(err, "could not stat file \"%s\": %s", target.Path(path), fault.M(err))
+		}
+	}
+	return cp.Run(ctx, restoredWAL{r.wal.restore}, p)
+}
+
+// restoredWAL is the segments that were restored from the archive, as a source of copies.
+type restoredWAL struct{ restore *archive.Restore }
+
+// Fetch implements copier.Source.
+func (s restoredWAL) Fetch(
+	ctx context.Context, ranges []pg.FileRange, emit func(i int, c pg.FileChunk) error,
+) error {
+	buf := make([]byte, copier.MaxRange)
+	for i, rng := range ranges {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		path, ok := s.restore.Keep(filepath.Base(rng.Path))
+		if !ok {
+			return fault.New("could not open file \"%s\" restored from archive", rng.Path)
+		}
+		n, err := readRange(path, buf[:rng.Length], rng.Offset)
+		if err != nil {
+			return fault.Because(err, "could not read file \"%s\": %s", path, fault.M(err))
+		}
+		if err := emit(i, pg.FileChunk{Data: buf[:n]}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func readRange(path string, buf []byte, offset int64) (int, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return 0, err
+	}
+	defer func() { _ = f.Close() }()
+	n, err := f.ReadAt(buf, offset)
+	if errors.Is(err, io.EOF) {
+		err = nil
+	}
+	return n, err
+}
+
+// backupLabel says where replay starts: at the last checkpoint both have in common; or at the source's own last
+// checkpoint if its redo point lies before even that, as on a standby that has not replayed it yet.
+func (r *run) backupLabel(f *facts) pg.BackupLabel {
+	l := pg.BackupLabel{
+		Redo:       f.scan.Redo,
+		Checkpoint: f.scan.Checkpoint,
+		TLI:        f.scan.CheckpointTLI,
+		SegSize:    r.target.SegSize,
+		Method:     pg.BackupMethodRewind,
+		From:       pg.BackupFromStandby,
+		StartTime:  now(),
+	}
+	if s := r.sourceCtl; s.Redo < l.Redo {
+		l.Redo, l.Checkpoint, l.TLI = s.Redo, s.CheckPoint, s.TLI
+	}
+	return l
+}
+
+const (
+	autoConf      = "postgresql.auto.conf"
+	standbySignal = "standby.signal"
+	// maxAutoConfBytes bounds what ALTER SYSTEM and its like have left.
+	maxAutoConfBytes = 16 << 20
+)
+
+// onlyRecoverySettings is what -R does when there is nothing to rewind.
+func (r *run) onlyRecoverySettings(ctx context.Context) error {
+	if !r.cfg.WriteRecoveryConf || r.cfg.DryRun {
+		return nil
+	}
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	target, err := fsx.OpenTarget(r.cfg.TargetDir)
+	if err != nil {
+		return openDirError(r.cfg.TargetDir, err)
+	}
+	defer func() { _ = target.Close() }()
+	return r.writeRecoverySettings(target)
+}
+
+// writeRecoverySettings makes the target a standby of the source: primary_conninfo goes to the end of
+// postgresql.auto.conf, where the last setting wins, and standby.signal is created (WriteRecoveryConfig,
+// fe_utils/recovery_gen.c).
+func (r *run) writeRecoverySettings(target fsx.FS) error {
+	conf, err := datadir.ReadFile(r.cfg.TargetDir, autoConf, maxAutoConfBytes)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	conninfo := r.live.PrimaryConnInfo()
+	conf = fmt.Appendf(conf, "primary_conninfo = '%s'\n", escapeSetting(conninfo))
+	method := r.syncMethod()
+	if err := copier.WriteDurably(target, method, autoConf, conf, r.modes.file); err != nil {
+		return err
+	}
+	return copier.WriteDurably(target, method, standbySignal, nil, r.modes.file)
+}
+
+// escapeSetting doubles what the configuration file's lexer would take for an end of the string or an escape
+// (escape_single_quotes_ascii, port/quotes.c).
+func escapeSetting(s string) string {
+	return strings.NewReplacer(`'`, `''`, `\`, `\\`).Replace(s)
+}

@@ -1,0 +1,100 @@
+package rewind
+
+import (
+	"context"
+	"sync"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/fastrewind/fastrewind/internal/datadir"
+	"github.com/fastrewind/fastrewind/internal/pg"
+	"github.com/fastrewind/fastrewind/scan"
+)
+
+// facts is everything the plan is made from.
+type facts struct {
+	scan           *scan.Result
+	source, target []pg.Entry
+	keptSegs       map[string]bool // file names of the target's WAL segments in which recovery will start
+	sourceEnd      pg.LSN          // how far the source's WAL was durable before it was listed
+}
+
+func (f *facts) keepWAL(name string) bool { return f.keptSegs[name] }
+
+// gather reads the target's WAL and lists both sides, all at the same time: the scan wants processors, the source's
+// listing mostly waits.
+func (r *run) gather(ctx context.Context, div divergence) (*facts, error) {
+	var f facts
+	var err error
+	if f.sourceEnd, err = r.sourceEnd(ctx, r.sourceCtl); err != nil {
+		return nil, err
+	}
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() (err error) {
+		meter := r.rep.Start(PhaseScan, 0, Bytes)
+		defer meter.Done()
+		var mu sync.Mutex
+		var total int64
+		f.scan, err = scan.Run(ctx, r.wal, scan.Input{
+			Format:     r.format(),
+			History:    div.targetHistory,
+			Divergence: div.lsn,
+			End:        div.end,
+			Jobs:       r.cfg.Jobs,
+			Progress: func(done, more int64) {
+				meter.Add(done)
+				if more == 0 {
+					return
+				}
+				mu.Lock()
+				defer mu.Unlock()
+				total += more
+				meter.SetTotal(total)
+			},
+		})
+		if err != nil {
+			return err
+		}
+		r.rep.Info("rewinding from last common checkpoint at %v on timeline %d", f.scan.Checkpoint, f.scan.CheckpointTLI)
+		return nil
+	})
+	listing := r.rep.Start(PhaseListing, 0, Files)
+	g.Go(func() (err error) {
+		r.rep.Progress("reading source file list")
+		f.source, err = r.source.List(ctx, r.cfg.Jobs, listing.Add)
+		return err
+	})
+	g.Go(func() (err error) {
+		r.rep.Progress("reading target file list")
+		f.target, err = datadir.List(ctx, r.cfg.TargetDir, 1, listing.Add)
+		return err
+	})
+	err = g.Wait()
+	listing.Done()
+	if err != nil {
+		return nil, err
+	}
+	f.keptSegs = r.segmentsForRecovery(div, f.scan)
+	return &f, nil
+}
+
+// segmentsForRecovery names the target's segments from the checkpoint's redo point to the divergence. Recovery starts in
+// them, and the source may have removed its own copies. Stock keeps those from the checkpoint record on; but it is at
+// the redo point, which lies before it, that replay begins.
+func (r *run) segmentsForRecovery(div divergence, s *scan.Result) map[string]bool {
+	segSize := r.target.SegSize
+	names := make(map[string]bool)
+	for seg := min(s.Redo, s.Checkpoint).Seg(segSize); seg <= div.lsn.Seg(segSize); seg++ {
+		names[pg.SegmentName(div.targetHistory.SegmentTLI(seg, segSize), seg, segSize)] = true
+	}
+	return names
+}
+
+// sourceEnd is how far the source's WAL is durable: no page on its disk is newer. c is its control file, read before
+// (of a standby, it is the control file that knows). For a stopped source it is where its WAL ends.
+func (r *run) sourceEnd(ctx context.Context, c *pg.Control) (pg.LSN, error) {
+	if r.live != nil && c.State == pg.StateInProduction {
+		return r.live.FlushLSN(ctx)
+	}
+	return max(c.CheckPoint, c.MinRecoveryPoint), nil
+}

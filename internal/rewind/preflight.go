@@ -1,0 +1,67 @@
+package rewind
+
+import (
+	"errors"
+	"io/fs"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/fastrewind/fastrewind/internal/fault"
+	"github.com/fastrewind/fastrewind/internal/pg"
+	"github.com/fastrewind/fastrewind/internal/plan"
+)
+
+// preflight looks for what would make the copy fail half-way: files that may not be written, and directories in which
+// names can neither be made nor removed. All are found before one is touched; the message names the first.
+func (r *run) preflight(p *plan.Plan) error {
+	var first *fault.Error
+	count := 0
+	check := func(path string, mode uint32, text string) {
+		full := filepath.Join(r.cfg.TargetDir, path)
+		err := unix.Faccessat(unix.AT_FDCWD, full, mode, unix.AT_EACCESS)
+		if err == nil || errors.Is(err, fs.ErrNotExist) {
+			return // what is missing will be made, and its directory is checked
+		}
+		count++
+		if first == nil {
+			first = fault.Because(err, text, full, fault.M(err))
+		}
+	}
+	const writable = unix.W_OK
+	dirs := map[string]bool{".": true, "global": true} // backup_label and pg_control
+	for i := range p.Actions {
+		a := &p.Actions[i]
+		switch a.Kind {
+		case plan.Create, plan.Remove:
+			dirs[filepath.Dir(a.Path)] = true
+		case plan.Copy:
+			dirs[filepath.Dir(a.Path)] = true
+			check(a.Path, writable, "could not open target file \"%s\": %s")
+		case plan.CopyTail:
+			check(a.Path, writable, "could not open target file \"%s\": %s")
+		case plan.Truncate:
+			check(a.Path, writable, "could not open file \"%s\" for truncation: %s")
+		case plan.None:
+			if len(a.Blocks) > 0 {
+				check(a.Path, writable, "could not open target file \"%s\": %s")
+			}
+		}
+	}
+	check(controlFile, writable, "could not open target file \"%s\": %s")
+	check(pg.BackupLabelName, writable, "could not open target file \"%s\": %s")
+	for dir := range dirs {
+		check(dir, writable|unix.X_OK, "could not write to directory \"%s\": %s")
+	}
+	if first == nil {
+		return nil
+	}
+	if count > 1 {
+		first.Advise("%d paths of the target cannot be written, this is the first of them. Nothing was changed. "+
+			"Give them back to the user who runs the server, with write permission, and run the same command again.", count)
+	} else {
+		first.Advise("Nothing was changed. Give it back to the user who runs the server, with write permission, " +
+			"and run the same command again.")
+	}
+	return first
+}

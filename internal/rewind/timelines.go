@@ -1,0 +1,164 @@
+package rewind
+
+import (
+	"context"
+	"errors"
+	"slices"
+
+	"github.com/fastrewind/fastrewind/archive"
+	"github.com/fastrewind/fastrewind/internal/datadir"
+	"github.com/fastrewind/fastrewind/internal/fault"
+	"github.com/fastrewind/fastrewind/internal/pg"
+	"github.com/fastrewind/fastrewind/internal/wal"
+	"github.com/fastrewind/fastrewind/scan"
+)
+
+// divergence is where the two clusters parted.
+type divergence struct {
+	rewindNeeded  bool
+	sourceHistory pg.History
+	targetHistory pg.History
+	lsn           pg.LSN // end of the last record both have
+	end           pg.LSN // end of the target's last record
+}
+
+// findDivergence compares the timelines, and looks how far the target went.
+//
+// On which timeline a cluster is, its last checkpoint alone does not tell: just after a promotion there has not been one
+// on the new timeline. minRecoveryPointTLI knows, and the greater of the two is right (stock from 16 on; here always).
+func (r *run) findDivergence(ctx context.Context) (divergence, error) {
+	sourceTLI, targetTLI := r.sourceCtl.CurrentTLI(), r.target.CurrentTLI()
+	var d divergence
+	var err error
+	d.sourceHistory, err = r.sourceHistory(ctx, sourceTLI)
+	if sourceTLI == targetTLI {
+		// The same number usually is the same timeline, and then the histories need not be there. But two servers that
+		// were promoted independently may have chosen the same one: then their histories differ.
+		if err == nil {
+			d.targetHistory, err = r.targetHistory(targetTLI)
+		}
+		if err != nil || slices.Equal(d.sourceHistory, d.targetHistory) {
+			if ctx.Err() != nil {
+				return d, ctx.Err()
+			}
+			r.rep.Info("source and target cluster are on the same timeline")
+			return d, nil
+		}
+	} else if err == nil {
+		d.targetHistory, err = r.targetHistory(targetTLI)
+	}
+	if err != nil {
+		return d, err
+	}
+	r.debugHistory("Source timeline history:", d.sourceHistory)
+	r.debugHistory("Target timeline history:", d.targetHistory)
+
+	index, lsn, ok := pg.CommonAncestor(d.sourceHistory, d.targetHistory)
+	if !ok {
+		return d, fault.New("could not find common ancestor of the source and target cluster's timelines").
+			Advise("The source is on timeline %d, the target on %d, and their history files have no timeline in common.", sourceTLI, targetTLI)
+	}
+	d.lsn = lsn
+	r.rep.Info("servers diverged at WAL location %v on timeline %d", lsn, d.targetHistory[index].TLI)
+
+	if r.wal, err = r.openWAL(); err != nil {
+		return d, err
+	}
+	// The target ends where its last checkpoint record ends; or, if it was a standby, where it has replayed to.
+	d.end, err = scan.RecordEnd(ctx, r.wal, r.format(), d.targetHistory, r.target.CheckPoint)
+	if err != nil {
+		return d, err
+	}
+	d.end = max(d.end, r.target.MinRecoveryPoint)
+	d.rewindNeeded = d.end > d.lsn
+	return d, nil
+}
+
+func (r *run) format() wal.Format {
+	return wal.Format{Version: r.target.Version, SegSize: r.target.SegSize, SystemID: r.target.SystemID}
+}
+
+func (r *run) debugHistory(title string, h pg.History) {
+	if !r.rep.DebugEnabled() {
+		return
+	}
+	r.rep.Debug("%s", title)
+	for _, s := range h {
+		r.rep.Debug("%d: %v - %v", s.TLI, s.Begin, s.End)
+	}
+}
+
+// sourceHistory and targetHistory read how a cluster came to its timeline. Timeline 1 has no file.
+func (r *run) sourceHistory(ctx context.Context, tli pg.TLI) (pg.History, error) {
+	return history(tli, "source "+r.where(), func(path string) ([]byte, error) {
+		return r.source.ReadFile(ctx, path, pg.MaxHistoryBytes)
+	})
+}
+
+func (r *run) targetHistory(tli pg.TLI) (pg.History, error) {
+	return history(tli, "target "+r.cfg.TargetDir, func(path string) ([]byte, error) {
+		return datadir.ReadFile(r.cfg.TargetDir, path, pg.MaxHistoryBytes)
+	})
+}
+
+func history(tli pg.TLI, where string, read func(path string) ([]byte, error)) (pg.History, error) {
+	var data []byte
+	if tli > 1 {
+		var err error
+		if data, err = read("pg_wal/" + pg.HistoryName(tli)); err != nil {
+			return nil, err
+		}
+	}
+	h, err := pg.ParseHistory(data, tli)
+	var bad *pg.HistoryError
+	if errors.As(err, &bad) {
+		return nil, fault.Because(err, "%s", bad.Text).WithDetail("%s", bad.Detail).
+			Advise("The file is pg_wal/%s of the %s.", pg.HistoryName(tli), where)
+	}
+	return h, err
+}
+
+// walStores is where the target's WAL comes from.
+type walStores struct {
+	chain   archive.Chain
+	restore *archive.Restore // nil without -c
+	done    func()           // with the output of restore_command
+}
+
+func (r *run) openWAL() (*walStores, error) {
+	w := &walStores{chain: archive.Chain{archive.NewPgWal(r.cfg.TargetDir, r.target.SegSize)}}
+	if r.cfg.RestoreTargetWAL {
+		output, done := r.rep.Output()
+		w.done = done
+		var err error
+		w.restore, err = archive.NewRestore(archive.RestoreConfig{
+			Command: r.restoreCmd,
+			DataDir: r.cfg.TargetDir,
+			SegSize: r.target.SegSize,
+			Output:  output,
+			Debug:   r.debugFunc(),
+		})
+		if err != nil {
+			return nil, err
+		}
+		w.chain = append(w.chain, w.restore)
+	}
+	return w, nil
+}
+
+// Open implements scan.Segments.
+func (w *walStores) Open(ctx context.Context, tli pg.TLI, seg pg.SegNo) (scan.Segment, error) {
+	s, err := w.chain.Open(ctx, tli, seg)
+	if err != nil {
+		return nil, err // not s: a nil pointer in an interface is not nil
+	}
+	return s, nil
+}
+
+func (w *walStores) close() error {
+	if w.restore == nil {
+		return nil
+	}
+	defer w.done()
+	return w.restore.Close()
+}
