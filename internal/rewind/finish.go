@@ -74,6 +74,9 @@ func (r *run) finish(ctx context.Context, target fsx.FS, cp *copier.Copier, f *f
 	if err := copier.WriteDurably(target, method, controlFile, end.control.Encode(), r.modes.file); err != nil {
 		return err
 	}
+	s := cp.Stats()
+	r.rep.Note("copied %d MB into %d files, made %d directories and links, truncated %d files, removed %d",
+		s.Bytes>>20, s.Files, s.Made, s.Truncated, s.Removed+s.Gone)
 	r.rep.Info("Done!")
 	return nil
 }
@@ -163,7 +166,9 @@ func (r *run) keepRestoredWAL(ctx context.Context, target fsx.FS, cp *copier.Cop
 		return nil
 	}
 	p := &plan.Plan{}
-	for name := range f.keptSegs {
+	// What lies before the checkpoint record was not read, and so not restored.
+	for seg := f.scan.Checkpoint.Seg(f.recovery.segSize); seg <= f.recovery.last; seg++ {
+		name := pg.SegmentName(f.recovery.history.SegmentTLI(seg, f.recovery.segSize), seg, f.recovery.segSize)
 		path := "pg_wal/" + name
 		if _, ok := r.wal.restore.Keep(name); !ok {
 			continue

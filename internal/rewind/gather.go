@@ -15,11 +15,22 @@ import (
 type facts struct {
 	scan           *scan.Result
 	source, target []pg.Entry
-	keptSegs       map[string]bool // file names of the target's WAL segments in which recovery will start
-	sourceEnd      pg.LSN          // how far the source's WAL was durable before it was listed
+	recovery       segments // the target's, in which recovery will start
+	sourceEnd      pg.LSN   // how far the source's WAL was durable before it was listed
 }
 
-func (f *facts) keepWAL(name string) bool { return f.keptSegs[name] }
+// segments is a run of WAL segments along a history.
+type segments struct {
+	first, last pg.SegNo
+	history     pg.History
+	segSize     uint32
+}
+
+// has reports whether name is the file name of one of them, on the timeline that the history goes along there.
+func (s *segments) has(name string) bool {
+	tli, seg, ok := pg.ParseSegmentName(name, s.segSize)
+	return ok && seg >= s.first && seg <= s.last && tli == s.history.SegmentTLI(seg, s.segSize)
+}
 
 // gather reads the target's WAL and lists both sides, all at the same time: the scan wants processors, the source's
 // listing mostly waits.
@@ -56,6 +67,8 @@ func (r *run) gather(ctx context.Context, div divergence) (*facts, error) {
 			return err
 		}
 		r.rep.Info("rewinding from last common checkpoint at %v on timeline %d", f.scan.Checkpoint, f.scan.CheckpointTLI)
+		r.rep.Note("the target's WAL from there to %v: %d records in %d MB change %d blocks",
+			div.end, f.scan.Records, f.scan.Bytes>>20, f.scan.Blocks.Len())
 		return nil
 	})
 	listing := r.rep.Start(PhaseListing, 0, Files)
@@ -74,20 +87,15 @@ func (r *run) gather(ctx context.Context, div divergence) (*facts, error) {
 	if err != nil {
 		return nil, err
 	}
-	f.keptSegs = r.segmentsForRecovery(div, f.scan)
-	return &f, nil
-}
-
-// segmentsForRecovery names the target's segments from the checkpoint's redo point to the divergence. Recovery starts in
-// them, and the source may have removed its own copies. Stock keeps those from the checkpoint record on; but it is at
-// the redo point, which lies before it, that replay begins.
-func (r *run) segmentsForRecovery(div divergence, s *scan.Result) map[string]bool {
-	segSize := r.target.SegSize
-	names := make(map[string]bool)
-	for seg := min(s.Redo, s.Checkpoint).Seg(segSize); seg <= div.lsn.Seg(segSize); seg++ {
-		names[pg.SegmentName(div.targetHistory.SegmentTLI(seg, segSize), seg, segSize)] = true
+	// Recovery starts in the segments from the checkpoint's redo point to the divergence, and the source may have removed
+	// its own copies. Stock keeps the target's from the checkpoint record on; but replay begins at the redo point before.
+	f.recovery = segments{
+		first:   min(f.scan.Redo, f.scan.Checkpoint).Seg(r.target.SegSize),
+		last:    div.lsn.Seg(r.target.SegSize),
+		history: div.targetHistory,
+		segSize: r.target.SegSize,
 	}
-	return names
+	return &f, nil
 }
 
 // sourceEnd is how far the source's WAL is durable: no page on its disk is newer. c is its control file, read before

@@ -68,7 +68,7 @@ func Run(ctx context.Context, cfg Config, rep Reporter) error {
 		Source:           facts.source,
 		Target:           facts.target,
 		Blocks:           facts.scan.Blocks,
-		KeepWAL:          facts.keepWAL,
+		KeepWAL:          facts.recovery.has,
 		FirstDivergedSeg: div.lsn.Seg(r.target.SegSize),
 		SegSize:          r.target.SegSize,
 		TablespaceDir:    r.target.Version.TablespaceDir,
