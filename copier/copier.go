@@ -1,8 +1,9 @@
 // Package copier carries a plan out: it pulls bytes from a Source and puts them, and nothing else, into the target.
 //
 //	producer   cuts the plan's spans into batches of ranges, closes the channel at the end
-//	workers    take a batch each, ask the source for it, write every chunk as it arrives, start its writeback
-//	syncer     takes the finished files, still open, and fsyncs them in groups
+//	workers    take a batch each, ask the source for it, write every chunk as it arrives
+//	flushers   start the writeback of what a batch has put into a file, complete the file after its last chunk
+//	syncer     takes the complete files, still open, and fsyncs them in groups
 //
 //	copier.go    the order of the work, options, results
 //	source.go    what a source has to give
@@ -27,6 +28,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/fastrewind/fastrewind/internal/fault"
 	"github.com/fastrewind/fastrewind/internal/fsx"
 	"github.com/fastrewind/fastrewind/internal/plan"
 )
@@ -44,8 +46,8 @@ const (
 // Options are a Copier's settings. The zero value of a number means its default.
 type Options struct {
 	Jobs        int   // workers, and so calls of Source.Fetch at a time; default 1
-	ChunkBytes  int64 // of a range at most, of all but the first range of a whole file; default and at most 1 MiB
-	BatchBytes  int64 // of a batch, after which it is closed; default 4 MiB
+	ChunkBytes  int64 // of a range at most, but a small file is always one range; default and at most 1 MiB: less is slower on ext4
+	BatchBytes  int64 // expected, at which a batch is closed; default 4 MiB, and hardly any difference from 1 to 16
 	BatchRanges int   // of a batch at most; default 1000, as stock has chunks per query
 	OpenFiles   int   // descriptors of target files at most; default 256, and never fewer than 8 for each job
 
@@ -78,9 +80,10 @@ func (o Options) withDefaults() Options {
 	if o.OpenFiles <= 0 {
 		o.OpenFiles = 256
 	}
-	// A file that is written but not complete needs a descriptor, and is one of: the first or the last of a batch in
-	// work, the one being written, and the one cut by the last batch taken. So at most 3 for each job and one more. The
-	// syncer waits until half of all are complete files; with 8 for each job there is always one free or about to be.
+	// An incomplete file needs a descriptor, and no worker may wait for one that only another waiting worker could free.
+	// Incomplete are at most: for each job the first and the last file of its batch and the one being written, and the
+	// one cut by the last batch taken. (Those that wait for a flusher go on by themselves.) The syncer lets complete files
+	// gather up to half of OpenFiles; with 8 for each job the other half is enough.
 	o.OpenFiles = max(o.OpenFiles, 8*o.Jobs)
 	if o.Progress == nil {
 		o.Progress = func(int64) {}
@@ -117,8 +120,8 @@ type Copier struct {
 	dirs  map[string]struct{} // whose names changed, not yet synced
 	// vanished are the files of plan.Truncate that the source had no more when their blocks were asked for.
 	vanished map[string]struct{}
-	// failed is set by the first failed fsync. Nothing is synced afterwards: see fsx.File.Sync.
-	failed atomic.Bool
+	// failed is the first error of an fsync. Nothing is synced afterwards: see fsx.File.Sync.
+	failed atomic.Pointer[fault.Error]
 }
 
 // New makes a Copier that writes to target.

@@ -38,7 +38,7 @@ func (r *run) produce(ctx context.Context, actions []plan.Action, out chan<- *ba
 		spans := r.spans(a)
 		n := 0
 		for _, s := range spans {
-			n += int((s.Length + r.chunkBytes(a) - 1) / r.chunkBytes(a))
+			n += int((s.Length-1)/r.chunkBytes(a) + 1) // a listing may claim any size; this cannot overflow
 		}
 		if n == 0 {
 			continue

@@ -45,7 +45,7 @@ func (c *Copier) makeEntries(ctx context.Context, actions []plan.Action) error {
 				return fault.Because(err, `could not create symbolic link at "%s": %s`, c.fs.Path(a.Path), fault.M(err))
 			}
 		default:
-			return fault.New(`invalid action (CREATE) for regular file`)
+			return fault.New(`invalid action (CREATE) for regular file`).Advise("path \"%s\"", a.Path)
 		}
 		c.count(func(s *Stats) { s.Made++ })
 	}
@@ -68,9 +68,9 @@ func (c *Copier) truncateGroup(ctx context.Context, actions []plan.Action) (err 
 	files := make([]fsx.File, 0, len(actions))
 	names := make([]string, 0, len(actions))
 	defer func() {
-		for _, f := range files {
+		for i, f := range files {
 			if closeErr := f.Close(); closeErr != nil && err == nil {
-				err = fault.Because(closeErr, `could not close target file: %s`, fault.M(closeErr))
+				err = fault.Because(closeErr, `could not close target file "%s": %s`, c.fs.Path(names[i]), fault.M(closeErr))
 			}
 		}
 	}()

@@ -81,7 +81,7 @@ func (f *file) sourceName() string { return filepath.Join(f.run.opts.SourceDir, 
 // openFile opens f's file unless it is open, when a descriptor may be used.
 //
 // A whole file is overwritten in place and cut at the end, not emptied first: blocks that are there need no allocation and
-// no journal. In the measurements that is a third of the time of whole files. Files of which only blocks are copied must
+// no journal. Measured on ext4, emptying takes nearly three times as long. Files of which only blocks are copied must
 // exist: what is not copied has to be there already.
 func (r *run) openFile(ctx context.Context, f *file) error {
 	f.mu.Lock()
@@ -101,15 +101,14 @@ func (r *run) openFile(ctx context.Context, f *file) error {
 		r.touch(parent(name))
 	}
 	out, err := r.openTarget(name, how)
-	if err == nil {
-		f.oldSize, err = out.Size()
-		if err != nil {
-			err = errors.Join(fault.Because(err, `could not stat file "%s": %s`, r.fs.Path(name), fault.M(err)), out.Close())
-		}
-	}
 	if err != nil {
 		<-r.slots
 		return err
+	}
+	if f.oldSize, err = out.Size(); err != nil {
+		_ = out.Close() // nothing was written
+		<-r.slots
+		return fault.Because(err, `could not stat file "%s": %s`, r.fs.Path(name), fault.M(err))
 	}
 	f.out = out
 	r.openMu.Lock()
@@ -147,7 +146,7 @@ func (r *run) close(f *file) error {
 	return nil
 }
 
-// complete is called by one worker when the last chunk of f has been put.
+// complete is called by one flusher when the last chunk of f has been counted off.
 func (r *run) complete(f *file) error {
 	a := f.action
 	if f.gone {

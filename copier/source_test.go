@@ -64,3 +64,36 @@ func (s *dirSource) Fetch(ctx context.Context, ranges []pg.FileRange, emit func(
 	}
 	return nil
 }
+
+// memSource gives pieces of files in memory. answer, if not nil, may give another answer than theirs.
+type memSource struct {
+	files  map[string][]byte
+	answer func(r pg.FileRange, c pg.FileChunk) pg.FileChunk
+}
+
+func (s *memSource) Fetch(ctx context.Context, ranges []pg.FileRange, emit func(int, pg.FileChunk) error) error {
+	var buf []byte
+	for i, r := range ranges {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		var c pg.FileChunk
+		if data, found := s.files[r.Path]; found {
+			from := min(r.Offset, int64(len(data)))
+			// The same buffer for all, so that a chunk that was kept shows.
+			buf = append(buf[:0], data[from:min(from+r.Length, int64(len(data)))]...)
+			c.Data = buf
+		} else {
+			c.Gone = true
+		}
+		if s.answer != nil {
+			c = s.answer(r, c)
+		}
+		err := emit(i, c)
+		clear(buf)
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -70,25 +70,26 @@ func (c *Copier) syncGroup(ctx context.Context, n int, sync func(i int) error) e
 }
 
 func (c *Copier) syncFile(f fsx.File, name string) error {
-	if c.failed.Load() {
-		return errSyncFailed()
+	if err := c.failed.Load(); err != nil {
+		return err
 	}
 	if err := f.Sync(); err != nil {
-		c.failed.Store(true)
-		return syncFault(err, c.fs.Path(name))
+		return c.fail(syncFault(err, c.fs.Path(name)))
 	}
 	c.count(func(s *Stats) { s.FileSyncs++ })
 	return nil
 }
 
-func syncFault(err error, name string) error {
+func syncFault(err error, name string) *fault.Error {
 	return fault.Because(err, `could not fsync file "%s": %s`, name, fault.M(err)).
 		Advise("the disk did not take what was written, and the kernel may have thrown it away: check the disk and the kernel's " +
 			"log before anything else; the target is not usable until a rewind of it has succeeded")
 }
 
-func errSyncFailed() error {
-	return fault.New("target data directory cannot be synced after an earlier fsync failed")
+// fail keeps the first error of an fsync: from now on every one is refused with it.
+func (c *Copier) fail(err *fault.Error) error {
+	c.failed.CompareAndSwap(nil, err)
+	return c.failed.Load()
 }
 
 // touch notes that a name in dir was made, removed or renamed.
@@ -100,23 +101,22 @@ func (c *Copier) touch(dir string) {
 
 // Sync makes durable what is not durable yet after Run: the names made and removed, by one fsync for each directory they
 // are in, or, with SyncSyncfs, everything. Never a walk over the target: what was not touched is not looked at. With
-// SyncNone it does nothing. After an fsync has failed, here or in Run, it fails.
+// SyncNone it does nothing. After an fsync has failed, here or in Run, it returns that error again.
 func (c *Copier) Sync(ctx context.Context) error {
 	start := time.Now()
 	defer func() { c.count(func(s *Stats) { s.FinishTime += time.Since(start) }) }()
 	if c.opts.Sync == SyncNone {
 		return nil
 	}
-	if c.failed.Load() {
-		return errSyncFailed()
+	if err := c.failed.Load(); err != nil {
+		return err
 	}
 	if c.opts.Sync == SyncSyncfs {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
 		if err := c.fs.SyncFS(); err != nil {
-			c.failed.Store(true)
-			return fault.Because(err, `could not synchronize file system for file "%s": %s`, c.fs.Path("."), fault.M(err))
+			return c.fail(fault.Because(err, `could not synchronize file system for file "%s": %s`, c.fs.Path("."), fault.M(err)))
 		}
 		clear(c.dirs)
 		return nil
@@ -130,12 +130,11 @@ func (c *Copier) Sync(ctx context.Context) error {
 }
 
 func (c *Copier) syncDir(dir string) error {
-	if c.failed.Load() {
-		return errSyncFailed()
+	if err := c.failed.Load(); err != nil {
+		return err
 	}
 	if err := c.fs.SyncDir(dir); err != nil {
-		c.failed.Store(true)
-		return syncFault(err, c.fs.Path(dir))
+		return c.fail(syncFault(err, c.fs.Path(dir)))
 	}
 	c.count(func(s *Stats) { s.DirSyncs++ })
 	return nil

@@ -2,7 +2,6 @@ package copier
 
 import (
 	"context"
-	"os"
 	"sync"
 	"time"
 
@@ -18,7 +17,7 @@ type run struct {
 	*Copier
 	src   Source
 	slots chan struct{} // one element for each open file
-	flush chan written  // what the workers have written, on its way to the flushers
+	flush chan written  // what the workers have written, on its way to the flushers; long, so that a slow disk does not hold a fast source
 	done  chan *file    // complete files, still open, on their way to the syncer; a place for every open file
 
 	openMu sync.Mutex
@@ -34,7 +33,7 @@ func (c *Copier) copyAll(ctx context.Context, src Source, actions []plan.Action)
 		Copier: c,
 		src:    src,
 		slots:  make(chan struct{}, c.opts.OpenFiles),
-		flush:  make(chan written, c.opts.Jobs),
+		flush:  make(chan written, c.opts.OpenFiles),
 		done:   make(chan *file, c.opts.OpenFiles),
 		open:   map[*file]struct{}{},
 	}
@@ -176,15 +175,16 @@ type written struct {
 // flushFiles starts the writeback of what the workers have written, until flush is closed. Whoever counts the last chunk
 // of a file off completes it.
 //
-// This is not the workers' own business because sync_file_range waits while the disk's queue is full, and a worker that
-// waits for the disk does not ask the source for anything.
+// Started early, the disk works while the rest is copied: in the measurements that halves the time of whole files. It is not
+// the workers' own business because sync_file_range waits while the disk's queue is full, and a worker that waits for the
+// disk does not ask the source for anything: a third of the time of scattered blocks.
 func (r *run) flushFiles(ctx context.Context) error {
 	for w := range r.flush {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
 		f := w.file
-		if w.end > 0 && r.opts.Sync != SyncNone && os.Getenv("BENCH_NOKICK") == "" {
+		if w.end > 0 && r.opts.Sync != SyncNone {
 			if err := f.out.StartWriteback(w.begin, w.end-w.begin); err != nil {
 				return r.writeFault(err, f.action.Path, w.begin, w.end-w.begin)
 			}

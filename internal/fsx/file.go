@@ -1,6 +1,7 @@
 package fsx
 
 import (
+	"errors"
 	"os"
 	"syscall"
 )
@@ -27,7 +28,7 @@ func control(f *os.File, call func(fd int) error) error {
 	var callErr error
 	err = c.Control(func(fd uintptr) {
 		for {
-			if callErr = call(int(fd)); callErr != syscall.EINTR {
+			if callErr = call(int(fd)); !errors.Is(callErr, syscall.EINTR) {
 				return
 			}
 		}

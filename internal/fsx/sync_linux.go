@@ -1,6 +1,7 @@
 package fsx
 
 import (
+	"errors"
 	"io/fs"
 	"os"
 
@@ -13,7 +14,7 @@ func (f *file) StartWriteback(offset, n int64) error {
 	err := control(f.File, func(fd int) error {
 		return unix.SyncFileRange(fd, offset, n, unix.SYNC_FILE_RANGE_WRITE)
 	})
-	if err == unix.ENOSYS { // some container kernels; PostgreSQL's pg_flush_data gives up on it too
+	if errors.Is(err, unix.ENOSYS) { // some container kernels; PostgreSQL's pg_flush_data gives up on it too
 		return nil
 	}
 	if err != nil {

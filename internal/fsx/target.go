@@ -193,6 +193,7 @@ func (t *Target) OpenFile(name string, how Open, mode fs.FileMode) (File, error)
 
 	flags := unix.O_WRONLY | unix.O_CLOEXEC | unix.O_NOFOLLOW | unix.O_NONBLOCK
 	switch how {
+	case Existing:
 	case Create:
 		flags |= unix.O_CREAT
 	case CreateNew:
