@@ -33,7 +33,7 @@ func (s *segments) has(name string) bool {
 }
 
 // gather reads the target's WAL and lists both sides, all at the same time: the scan wants processors, the source's
-// listing mostly waits.
+// listing mostly waits. The messages come in stock's order all the same.
 func (r *run) gather(ctx context.Context, div divergence) (*facts, error) {
 	var f facts
 	var err error
@@ -41,46 +41,37 @@ func (r *run) gather(ctx context.Context, div divergence) (*facts, error) {
 		return nil, err
 	}
 	g, ctx := errgroup.WithContext(ctx)
+	scanned, listed := make(chan struct{}), make(chan struct{})
 	g.Go(func() (err error) {
-		meter := r.rep.Start(PhaseScan, 0, Bytes)
-		defer meter.Done()
-		var mu sync.Mutex
-		var total int64
-		f.scan, err = scan.Run(ctx, r.wal, scan.Input{
-			Format:     r.format(),
-			History:    div.targetHistory,
-			Divergence: div.lsn,
-			End:        div.end,
-			Jobs:       r.cfg.Jobs,
-			Progress: func(done, more int64) {
-				meter.Add(done)
-				if more == 0 {
-					return
-				}
-				mu.Lock()
-				defer mu.Unlock()
-				total += more
-				meter.SetTotal(total)
-			},
-		})
-		if err != nil {
-			return err
+		if f.scan, err = r.scanWAL(ctx, div); err == nil {
+			close(scanned)
 		}
-		r.rep.Info("rewinding from last common checkpoint at %v on timeline %d", f.scan.Checkpoint, f.scan.CheckpointTLI)
-		r.rep.Note("the target's WAL from there to %v: %d records in %d MB change %d blocks",
-			div.end, f.scan.Records, f.scan.Bytes>>20, f.scan.Blocks.Len())
-		return nil
+		return err
 	})
 	listing := r.rep.Start(PhaseListing, 0, Files)
 	g.Go(func() (err error) {
-		r.rep.Progress("reading source file list")
-		f.source, err = r.source.List(ctx, r.cfg.Jobs, listing.Add)
+		if f.source, err = r.source.List(ctx, r.cfg.Jobs, listing.Add); err == nil {
+			close(listed)
+		}
 		return err
 	})
 	g.Go(func() (err error) {
-		r.rep.Progress("reading target file list")
 		f.target, err = datadir.List(ctx, r.cfg.TargetDir, 1, listing.Add)
 		return err
+	})
+	g.Go(func() error {
+		if !wait(ctx, scanned) {
+			return nil // whoever failed says why
+		}
+		r.rep.Info("rewinding from last common checkpoint at %v on timeline %d", f.scan.Checkpoint, f.scan.CheckpointTLI)
+		r.rep.Progress("reading source file list")
+		if wait(ctx, listed) {
+			r.rep.Progress("reading target file list")
+			r.rep.Progress("reading WAL in target")
+			r.rep.Note("the target's WAL from there to %v: %d records in %d MB change %d blocks",
+				div.end, f.scan.Records, f.scan.Bytes>>20, f.scan.Blocks.Len())
+		}
+		return nil
 	})
 	err = g.Wait()
 	listing.Done()
@@ -96,6 +87,40 @@ func (r *run) gather(ctx context.Context, div divergence) (*facts, error) {
 		segSize: r.target.SegSize,
 	}
 	return &f, nil
+}
+
+// wait waits until done is closed; false if the context is done first.
+func wait(ctx context.Context, done <-chan struct{}) bool {
+	select {
+	case <-done:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+func (r *run) scanWAL(ctx context.Context, div divergence) (*scan.Result, error) {
+	meter := r.rep.Start(PhaseScan, 0, Bytes)
+	defer meter.Done()
+	var mu sync.Mutex
+	var total int64
+	return scan.Run(ctx, r.wal, scan.Input{
+		Format:     r.format(),
+		History:    div.targetHistory,
+		Divergence: div.lsn,
+		End:        div.end,
+		Jobs:       r.cfg.Jobs,
+		Progress: func(done, more int64) {
+			meter.Add(done)
+			if more == 0 {
+				return
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			total += more
+			meter.SetTotal(total)
+		},
+	})
 }
 
 // sourceEnd is how far the source's WAL is durable: no page on its disk is newer. c is its control file, read before
