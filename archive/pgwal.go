@@ -42,7 +42,7 @@ func (w *PgWal) Open(ctx context.Context, tli pg.TLI, seg pg.SegNo) (*Segment, e
 		return nil, fail
 	}
 	if s.size != int64(w.segSize) {
-		s.Close()
+		_ = s.Close() // only read from
 		return nil, fault.Because(ErrSize, "unexpected file size for \"%s\": %d instead of %d", path, s.size, w.segSize).
 			Advise("The server never leaves a segment of another size; something else cut or replaced this one. Put an intact copy from the archive in its place.")
 	}

@@ -106,7 +106,7 @@ func (r *Restore) Open(ctx context.Context, tli pg.TLI, seg pg.SegNo) (*Segment,
 		return nil, fault.Because(noLonger(err), "could not open file \"%s\" restored from archive: %s", path, fault.M(err))
 	}
 	if s.size != int64(r.cfg.SegSize) {
-		s.Close()
+		_ = s.Close() // only read from
 		return nil, fault.New("unexpected file size for \"%s\": %d instead of %d", name, s.size, r.cfg.SegSize).
 			Advise("restore_command ended well, but what it restored is not a whole WAL segment. Is the archive damaged, or its disk full?")
 	}

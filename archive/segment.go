@@ -29,7 +29,7 @@ func openSegment(path string) (*Segment, error) {
 		err = errNotRegular
 	}
 	if err != nil {
-		f.Close()
+		_ = f.Close() // only read from
 		return nil, err
 	}
 	return &Segment{file: f, size: fi.Size()}, nil

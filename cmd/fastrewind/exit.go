@@ -6,12 +6,10 @@ const (
 	exitFailure = 1 // any error
 )
 
-// exitStatus is the one table from errors to exit statuses.
+// exitStatus is the one way from errors to exit statuses.
 func exitStatus(err error) int {
-	switch {
-	case err == nil:
+	if err == nil {
 		return exitSuccess
-	default:
-		return exitFailure
 	}
+	return exitFailure
 }

@@ -60,8 +60,9 @@ func newDisplay(style progressStyle, log *zap.Logger, s *screen) display {
 		return &stockDisplay{screen: s}
 	case stockTerminal:
 		return &stockDisplay{screen: s, terminal: true}
+	default: // noProgress
+		return nil
 	}
-	return nil
 }
 
 // stockDisplay is progress_report of pg_rewind.c: the copy only, at most once in a second of the clock and at the end.

@@ -269,26 +269,26 @@ func (c *cluster) appendConf(line string) {
 
 func TestRestoreCommand(t *testing.T) {
 	c := newCluster(t)
-	get := func(data, config string) (string, error, string) {
+	get := func(data, config string) (string, string, error) {
 		var out bytes.Buffer
 		command, err := c.pg.RestoreCommand(t.Context(), data, config, &out)
-		return command, err, out.String()
+		return command, out.String(), err
 	}
-	if _, err, _ := get(c.data, ""); err == nil || err.Error() != "restore_command is not set in the target cluster" {
+	if _, _, err := get(c.data, ""); err == nil || err.Error() != "restore_command is not set in the target cluster" {
 		t.Errorf("not set: %v", err)
 	}
 	const command = `cp "/a b/%f" '%p' # it is`
 	c.appendConf("restore_command = '" + strings.ReplaceAll(command, "'", "''") + "'")
-	if got, err, out := get(c.data, ""); err != nil || got != command {
+	if got, out, err := get(c.data, ""); err != nil || got != command {
 		t.Errorf("got %q, %v\n%s", got, err, out)
 	}
 	// A configuration elsewhere; the data directory's own is not read.
 	c.write("other.conf", "restore_command = 'other %p'\n", 0o644)
-	if got, err, out := get(c.data, filepath.Join(c.top, "other.conf")); err != nil || got != "other %p" {
+	if got, out, err := get(c.data, filepath.Join(c.top, "other.conf")); err != nil || got != "other %p" {
 		t.Errorf("got %q, %v\n%s", got, err, out)
 	}
 	var f *fault.Error
-	_, err, out := get(filepath.Join(c.top, "no data"), "")
+	_, out, err := get(filepath.Join(c.top, "no data"), "")
 	want := fmt.Sprintf("no data was returned by command \"%s/bin/postgres -D '%s/no data' -C restore_command\"", c.top, c.top)
 	if !errors.As(err, &f) || f.Text != want || !strings.Contains(out, "no data") {
 		t.Errorf("no such directory: %v\n%s", err, out)
