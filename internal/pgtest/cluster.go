@@ -83,7 +83,7 @@ func (e *Env) Init(name string, o InitOptions) *Cluster {
 // newCluster makes the directory around a data directory that does not exist yet.
 func (e *Env) newCluster(name string) *Cluster {
 	e.tb.Helper()
-	if name == "" || strings.ContainsAny(name, "/'\\ ") {
+	if name == "" || strings.HasPrefix(name, ".") || strings.ContainsAny(name, "/'\\ ") {
 		e.tb.Fatalf("pgtest: %q is no name for a cluster", name)
 	}
 	port, err := freePort()

@@ -50,11 +50,15 @@ func SameData(tb TB, a, b *Cluster) {
 }
 
 // sumsQuery writes one query per relation, which \gexec runs. The sums of two 64-bit hashes of the rows' text need
-// neither a sort nor memory, whatever the table's size. %s is the list of relpersistence to read.
+// neither a sort nor memory, whatever the table's size. The sub-select makes rows of sequences, too, which have no row
+// type; of them it takes what is in the WAL: nextval logs up to 32 values ahead (log_cnt, SEQ_LOG_VALS), and a standby
+// knows only that. %s is the list of relpersistence to read.
 const sumsQuery = `
-SELECT format('SELECT %%L, count(*), coalesce(sum(hashtextextended(pgtest_row::text, 0)::numeric), 0), coalesce(sum(hashtextextended(pgtest_row::text, 1)::numeric), 0) FROM ONLY %%I.%%I AS pgtest_row',
-              n.nspname || '.' || c.relname, n.nspname, c.relname)
-FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+SELECT format('SELECT %%L, count(*), coalesce(sum(hashtextextended(pgtest_row::text, 0)::numeric), 0), coalesce(sum(hashtextextended(pgtest_row::text, 1)::numeric), 0) FROM (SELECT %%s FROM ONLY %%I.%%I) AS pgtest_row',
+              n.nspname || '.' || c.relname,
+              CASE WHEN c.relkind = 'S' THEN format('last_value + log_cnt * %%s, is_called', s.seqincrement) ELSE '*' END,
+              n.nspname, c.relname)
+FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace LEFT JOIN pg_sequence s ON s.seqrelid = c.oid
 WHERE c.relkind IN ('r', 'm', 'S') AND c.relpersistence IN (%s) AND (c.relkind <> 'm' OR c.relispopulated)
 ORDER BY 1
 \gexec

@@ -47,7 +47,7 @@ type Env struct {
 	clusters []*Cluster
 }
 
-// maxDir keeps <dir>/pgt<10 digits>/s/.s.PGSQL.<5 digits> below the 107 bytes a Unix socket's path may have.
+// maxDir keeps <dir>/pgt<10 digits>/.s/.s.PGSQL.<5 digits> below the 107 bytes a Unix socket's path may have.
 const maxDir = 40
 
 // New makes an empty environment below /tmp. It fails the test if there is no PostgreSQL, or, as root, no user
@@ -102,7 +102,7 @@ func parentDir() string {
 	return "/tmp"
 }
 
-func (e *Env) socketDir() string { return filepath.Join(e.Root, "s") }
+func (e *Env) socketDir() string { return filepath.Join(e.Root, ".s") } // no name of a cluster
 
 // close ends all servers at once, shows their logs if the test failed, and removes everything.
 func (e *Env) close(dog *watchdog) {
@@ -160,7 +160,7 @@ func (e *Env) WriteFile(path string, data []byte, mode os.FileMode) {
 // a place for output.
 func (e *Env) Dir(name string) string {
 	e.tb.Helper()
-	dir := filepath.Join(e.Root, "dirs")
+	dir := filepath.Join(e.Root, ".dirs")
 	if _, err := os.Lstat(dir); errors.Is(err, os.ErrNotExist) {
 		e.mkdir(dir)
 	}

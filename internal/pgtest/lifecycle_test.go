@@ -11,6 +11,7 @@ func TestLifecycle(t *testing.T) {
 	if testing.Short() {
 		t.Skip("starts servers")
 	}
+	t.Parallel()
 	env := New(t)
 	old := env.Init("old", InitOptions{Checksums: true})
 	old.Start()

@@ -1,0 +1,62 @@
+# "make" alone prints what there is to make.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+# Go is often installed without being in PATH.
+export PATH := $(PATH):/usr/local/go/bin
+export GO ?= go
+
+# How long each fuzz function runs, and how long the tests may take.
+FUZZTIME ?= 30s
+TIMEOUT ?= 20m
+# Packages and further arguments of "make test" and "make race": make test PKG=./scan ARGS='-run Shard'
+PKG ?= ./...
+ARGS ?=
+
+# A clone that belongs to another user, or no clone at all: git refuses, and go would, too.
+VCS := $(shell git rev-parse HEAD >/dev/null 2>&1 && echo auto || echo false)
+
+.PHONY: help
+help: ## print the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: build
+build: ## build bin/fastrewind, one static program
+	CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=$(VCS) -o bin/fastrewind ./cmd/fastrewind
+
+.PHONY: deps
+deps: ## install what is missing of PostgreSQL 15, a C compiler and make
+	scripts/install-deps
+
+.PHONY: demo
+demo: ## a failover, a divergence and a rewind on real servers, from nothing
+	scripts/demo.sh
+
+.PHONY: test
+test: ## unit and integration tests, the latter with real servers; PKG=./scan ARGS='-run X -short'
+	scripts/test -count=1 -timeout $(TIMEOUT) $(ARGS) $(PKG)
+
+.PHONY: race
+race: ## unit tests with the race detector
+	scripts/test -race -short -count=1 -timeout $(TIMEOUT) $(ARGS) $(PKG)
+
+.PHONY: fuzz
+fuzz: ## run every fuzz function for FUZZTIME (30s)
+	scripts/fuzz $(FUZZTIME)
+
+# The linter is pinned in tools/go.mod, a module of its own so that its dependencies are not ours.
+.PHONY: lint
+lint: ## golangci-lint with .golangci.yml, and a syntax check of the scripts
+	for script in scripts/* .ci/run; do bash -n "$$script"; done
+	$(GO) build -C tools -o ../.cache/golangci-lint github.com/golangci/golangci-lint/v2/cmd/golangci-lint
+	.cache/golangci-lint config verify
+	.cache/golangci-lint run ./...
+
+.PHONY: check
+check: lint build test race fuzz demo ## all of the above
+
+.PHONY: clean
+clean: ## remove what was built
+	rm -rf bin .cache
