@@ -10,6 +10,8 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/fastrewind/fastrewind/internal/datadir"
 	"github.com/fastrewind/fastrewind/internal/fault"
 	"github.com/fastrewind/fastrewind/internal/pg"
@@ -79,14 +81,17 @@ func (d *Dir) ControlFile(ctx context.Context) ([]byte, error) {
 }
 
 // chunkBuffers are what ranges are read into, one for each running Fetch.
-var chunkBuffers = sync.Pool{New: func() any { return new([MaxChunk]byte) }}
+var chunkBuffers sync.Pool // of *[MaxChunk]byte
 
 // Fetch reads the ranges one by one. A file stays open from one range to the next of the same path.
 func (d *Dir) Fetch(ctx context.Context, ranges []pg.FileRange, emit func(i int, c pg.FileChunk) error) error {
 	if err := checkRanges(ranges); err != nil {
 		return err
 	}
-	buf := chunkBuffers.Get().(*[MaxChunk]byte)
+	buf, ok := chunkBuffers.Get().(*[MaxChunk]byte)
+	if !ok {
+		buf = new([MaxChunk]byte)
+	}
 	defer chunkBuffers.Put(buf)
 
 	var f sourceFile
@@ -101,7 +106,7 @@ func (d *Dir) Fetch(ctx context.Context, ranges []pg.FileRange, emit func(i int,
 				return err
 			}
 		}
-		data, err := f.read(buf[:r.Length], r.Offset)
+		data, err := f.read(buf[:r.Length], ranges, i)
 		if err != nil {
 			return err
 		}
@@ -119,6 +124,10 @@ type sourceFile struct {
 	full   string
 	size   int64 // as listed
 	listed bool
+
+	cold       bool // a range was not in the page cache
+	advised    int  // the first range the kernel has not been told of
+	sequential bool // the kernel has been told to read far ahead
 }
 
 func (f *sourceFile) open(d *Dir, path string) error {
@@ -144,14 +153,21 @@ func (f *sourceFile) open(d *Dir, path string) error {
 
 func (f *sourceFile) close() {
 	if f.File != nil {
-		f.File.Close() // nothing was written
+		_ = f.File.Close() // nothing was written
 		f.File = nil
 	}
 }
 
-// read fills buf from offset on, as far as the file goes.
-func (f *sourceFile) read(buf []byte, offset int64) ([]byte, error) {
-	n, err := f.ReadAt(buf, offset)
+// read fills buf with range i, as far as the file goes.
+func (f *sourceFile) read(buf []byte, ranges []pg.FileRange, i int) ([]byte, error) {
+	offset := ranges[i].Offset
+	n, err := f.cached(buf, offset), error(nil)
+	if n < len(buf) {
+		f.advise(ranges, i)
+		var more int
+		more, err = f.ReadAt(buf[n:], offset+int64(n))
+		n += more
+	}
 	if err != nil && !errors.Is(err, io.EOF) {
 		return nil, fault.Because(err, "could not read file \"%s\": %s", f.full, fault.M(err)).
 			Advise("The read was of %d bytes at offset %d.", len(buf), offset)
@@ -169,6 +185,42 @@ func (f *sourceFile) read(buf []byte, offset int64) ([]byte, error) {
 		return buf[:n], f.sameSize()
 	}
 	return buf[:n], nil
+}
+
+// cached reads what the page cache has of a range, without waiting for a disk. Once something was missing, the file is
+// taken to be cold and the question is not asked again.
+func (f *sourceFile) cached(buf []byte, offset int64) int {
+	if f.cold {
+		return 0
+	}
+	n, err := unix.Preadv2(int(f.Fd()), [][]byte{buf}, offset, unix.RWF_NOWAIT)
+	f.cold = errors.Is(err, unix.EAGAIN) || err == nil && n > 0 && n < len(buf)
+	return max(n, 0) // file systems without RWF_NOWAIT, and errors, are left to the ordinary read
+}
+
+// lookAhead is how many ranges the kernel is told of before they are read.
+const lookAhead = 32
+
+// advise tells the kernel of a cold file what will be read after range i, as far as it is of the same file. That makes
+// scattered blocks several times as fast, and long runs up to twice. In the page cache the advice would cost as much as
+// reading a block.
+func (f *sourceFile) advise(ranges []pg.FileRange, i int) {
+	if !f.cold {
+		return
+	}
+	for f.advised = max(f.advised, i+1); f.advised < min(i+lookAhead, len(ranges)); f.advised++ {
+		before, r := &ranges[f.advised-1], &ranges[f.advised]
+		if r.Path != f.path {
+			return
+		}
+		switch follows := before.Offset+before.Length == r.Offset; {
+		case !follows && r.Length < MaxChunk:
+			_ = unix.Fadvise(int(f.Fd()), r.Offset, r.Length, unix.FADV_WILLNEED) // advice may fail
+		case !f.sequential:
+			_ = unix.Fadvise(int(f.Fd()), 0, 0, unix.FADV_SEQUENTIAL)
+			f.sequential = true
+		}
+	}
 }
 
 // sameSize fails if the file no longer has the listed size. Stock asks this of whole files once they are copied; here

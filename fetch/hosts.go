@@ -4,8 +4,10 @@ import (
 	"bufio"
 	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"math/rand/v2"
 	"net"
 	"os"
@@ -41,13 +43,12 @@ type hosts struct {
 // host is one host of the connection string. pgx can take several in one configuration, but then has one password for
 // all, no hostaddr, and cannot say which one it chose.
 type host struct {
-	name    string // host as given; a socket's directory if it is absolute; "" if only addr is given
-	addr    string // hostaddr as given, or ""
-	port    uint16
-	config  *pgconn.Config
-	dialer  net.Dialer
-	peer    string // requirepeer
-	unixDir bool
+	name   string // host as given; a socket's directory if it is absolute; "" if only addr is given
+	addr   string // hostaddr as given, or ""
+	port   uint16
+	config *pgconn.Config
+	dialer net.Dialer
+	peer   string // requirepeer
 }
 
 // hosts makes the configurations of all hosts. programName is the application_name if the user gave none.
@@ -135,7 +136,7 @@ func (s settings) configure(h *host, programName string) error {
 	put("connect_timeout", strconv.Itoa(timeout))
 	attrs := s["target_session_attrs"]
 	if attrs == "" || attrs == "prefer-standby" {
-		attrs = "any" // prefer-standby is a matter of all hosts: see pool.connectAny
+		attrs = "any" // prefer-standby is a matter of all hosts: see openAny in pool.go
 	}
 	put("target_session_attrs", attrs)
 	if service := os.Getenv("PGSERVICE"); service != "" {
@@ -168,7 +169,7 @@ func (s settings) configure(h *host, programName string) error {
 			fb.Host = h.addr
 		}
 	}
-	if h.unixDir = strings.HasPrefix(cfg.Host, "/"); h.unixDir {
+	if strings.HasPrefix(cfg.Host, "/") {
 		h.name = cfg.Host
 	}
 	if err := s.limitTLS(cfg); err != nil {
@@ -279,12 +280,8 @@ func refuseDefaultCRL(cfg *pgconn.Config) error {
 	for _, c := range tlsConfigs(cfg) {
 		verifies = verifies || !c.InsecureSkipVerify || c.VerifyPeerCertificate != nil
 	}
-	home, err := os.UserHomeDir()
-	if !verifies || err != nil {
-		return nil
-	}
-	file := filepath.Join(home, ".postgresql", "root.crl")
-	if _, err := os.Stat(file); err != nil {
+	file := filepath.Join(os.Getenv("HOME"), ".postgresql", "root.crl")
+	if _, err := os.Stat(file); !verifies || errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
 	return fault.New("certificate revocation list \"%s\" is not supported", file).
@@ -326,7 +323,7 @@ func (h *host) prepare(only string) (*pgconn.Config, *attempts) {
 		conn, err := h.dialer.DialContext(ctx, network, address)
 		if err == nil && network == "unix" && h.peer != "" {
 			if err = checkPeer(conn, h.peer); err != nil {
-				conn.Close()
+				_ = conn.Close() // it is of no use
 				conn = nil
 			}
 		}

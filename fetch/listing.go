@@ -44,7 +44,7 @@ func (s *Server) List(ctx context.Context, jobs int, progress func(entries int64
 	if progress == nil {
 		progress = func(int64) {}
 	}
-	jobs = min(max(jobs, 1), cap(s.pool.slots))
+	jobs = min(max(jobs, 1), s.pool.size())
 	var (
 		batches [][]pg.Entry
 		total   atomic.Int64

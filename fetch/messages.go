@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -103,6 +104,9 @@ func (h *host) connectText(err error, tries *attempts) string {
 		switch {
 		case i >= undialled:
 			a := tries.list[i-undialled]
+			if refusedTLS(e) && slices.ContainsFunc(tries.list[i-undialled+1:], func(b attempt) bool { return b.address == a.address }) {
+				continue // with sslmode=prefer that is no failure
+			}
 			line = fmt.Sprintf("connection to server %s failed: %s", h.at(a), attemptText(a, e))
 		case tries.name != "":
 			line = fmt.Sprintf("could not translate host name \"%s\" to address: %s", tries.name, lookupText(e))
@@ -162,12 +166,17 @@ func attemptText(a attempt, err error) string {
 		return "server is not in hot standby mode"
 	case errors.As(err, &tlsAlert), errors.As(err, &unknownCA), errors.As(err, &hostname), errors.As(err, &invalid), errors.As(err, &verify):
 		return "SSL error: " + innermost(err).Error()
-	case strings.HasSuffix(err.Error(), "server refused TLS connection"):
+	case refusedTLS(err):
 		return "server does not support SSL, but SSL was required"
 	case isClosed(err):
 		return serverText(err)
 	}
 	return innermost(err).Error()
+}
+
+// refusedTLS reports whether the server has no TLS. pgconn has no name for that.
+func refusedTLS(err error) bool {
+	return strings.HasSuffix(err.Error(), "server refused TLS connection")
 }
 
 // lookupText is getaddrinfo's text where there is one.

@@ -12,17 +12,17 @@ import (
 	"github.com/fastrewind/fastrewind/internal/fault"
 )
 
-// pool lends a fixed number of sessions. They are opened when first needed, and all lead to the server the first one
-// found.
+// pool lends a fixed number of sessions. They are opened when there is no idle one, and all lead to the server the
+// first one found.
 //
 // It is not pgxpool, because a Server wants less and needs something else: no statement cache, type map, health checks
 // or lifetimes, but every session at the same start of the same server, or none.
 type pool struct {
-	// slots has one element for each session that may exist and is not lent: the session, or nil if it is to be opened.
-	slots chan *session
+	lent  chan struct{} // has an element for each session that is lent; its capacity is how many there may be
 	hosts *hosts
 
 	mu      sync.Mutex
+	idle    []*session // the one used last is at the end, and is used next
 	pinned  *pin
 	closing []<-chan struct{} // of sessions given up: closed when nothing of them is left
 }
@@ -35,36 +35,56 @@ type pin struct {
 }
 
 func newPool(hosts *hosts, conns int) *pool {
-	p := &pool{slots: make(chan *session, conns), hosts: hosts}
-	for range conns {
-		p.slots <- nil
-	}
-	return p
+	return &pool{lent: make(chan struct{}, conns), hosts: hosts}
 }
 
-// with runs use with a session of its own. If the session is unusable afterwards, the next user gets a new one.
+// size is how many sessions there may be.
+func (p *pool) size() int { return cap(p.lent) }
+
+// with runs use with a session of its own. If the session is unusable afterwards, the next user gets another.
 func (s *Server) with(ctx context.Context, use func(*session) error) error {
 	p := s.pool
-	var sess *session
+	if err := ctx.Err(); err != nil {
+		return err
+	}
 	select {
-	case sess = <-p.slots:
+	case p.lent <- struct{}{}:
 	case <-ctx.Done():
 		return ctx.Err()
 	}
-	defer func() {
-		if sess != nil && (sess.conn.IsClosed() || sess.conn.IsBusy()) {
-			p.giveUp(sess.conn)
-			sess = nil
-		}
-		p.slots <- sess
-	}()
+	defer func() { <-p.lent }()
+
+	sess := p.takeIdle()
 	if sess == nil {
 		var err error
 		if sess, err = s.open(ctx); err != nil {
 			return err
 		}
 	}
+	defer p.putBack(sess)
 	return use(sess)
+}
+
+func (p *pool) takeIdle() *session {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	n := len(p.idle)
+	if n == 0 {
+		return nil
+	}
+	sess := p.idle[n-1]
+	p.idle = p.idle[:n-1]
+	return sess
+}
+
+func (p *pool) putBack(sess *session) {
+	if sess.conn.IsClosed() || sess.conn.IsBusy() {
+		p.giveUp(sess.conn)
+		return
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.idle = append(p.idle, sess)
 }
 
 // giveUp closes a connection, or remembers to wait for it: pgconn closes in the background what a context or an error
@@ -79,19 +99,17 @@ func (p *pool) giveUp(conn *pgconn.PgConn) {
 	p.closing = append(p.closing, conn.CleanupDone())
 }
 
-// close closes all sessions and waits until nothing is left of those given up.
+// close closes all sessions and waits until nothing is left of those given up. None is lent.
 func (p *pool) close() {
-	for range cap(p.slots) {
-		if sess := <-p.slots; sess != nil {
-			closeConn(sess.conn)
-		}
-	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	for _, sess := range p.idle {
+		closeConn(sess.conn)
+	}
 	for _, done := range p.closing {
 		<-done // pgconn bounds it
 	}
-	p.closing = nil
+	p.idle, p.closing = nil, nil
 }
 
 func closeConn(conn *pgconn.PgConn) {

@@ -36,7 +36,7 @@ func parseURI(uri string) (settings, error) {
 
 	var hosts, ports []string
 	for {
-		host, port := "", ""
+		var host, port string
 		if rest, ok := strings.CutPrefix(uri, "["); ok {
 			end := strings.IndexByte(rest, ']')
 			if end < 0 {

@@ -1,0 +1,318 @@
+package fetch
+
+import (
+	"maps"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+// env is an environment for parseConnString.
+func env(vars ...string) func(string) string {
+	m := make(map[string]string)
+	for _, v := range vars {
+		name, value, _ := strings.Cut(v, "=")
+		m[name] = value
+	}
+	return func(name string) string { return m[name] }
+}
+
+func TestParseConnString(t *testing.T) {
+	for conn, want := range map[string]settings{
+		"":                              {},
+		"  ":                            {},
+		"host=a":                        {"host": "a"},
+		"host = a  port\t=\n5433 ":      {"host": "a", "port": "5433"},
+		`password='a b\'c\\' user=x\ y`: {"password": `a b'c\`, "user": "x y"},
+		`host=''port=1`:                 {"host": "", "port": "1"},
+		`host=a\`:                       {"host": "a"},
+		"host=a host=b":                 {"host": "b"},
+		"postgres://":                   {},
+		"postgresql://h":                {"host": "h", "port": ""},
+		"postgresql://u:p@h:1/d?connect_timeout=3": {"user": "u", "password": "p", "host": "h", "port": "1", "dbname": "d", "connect_timeout": "3"},
+		"postgresql://u@/d?host=%2Ftmp&port=7":     {"user": "u", "dbname": "d", "host": "/tmp", "port": "7"},
+		"postgresql://%2Frun%2Fpg:5433/":           {"host": "/run/pg", "port": "5433"},
+		"postgresql://[::1]:5433,h2/d":             {"host": "::1,h2", "port": "5433,", "dbname": "d"},
+		"postgresql://a,b/":                        {"host": "a,b", "port": ","},
+		"postgresql://h?ssl=true":                  {"host": "h", "sslmode": "require"},
+		"postgresql://u%40x:p%3Aq%2B+@h":           {"user": "u@x", "password": "p:q++", "host": "h"},
+		"postgresql:///d@x":                        {"dbname": "d@x"},
+	} {
+		if _, isURI := cutURIPrefix(conn); isURI && want["port"] == "" {
+			delete(want, "port")
+		}
+		got, err := parseConnString(conn, env())
+		if err != nil || !maps.Equal(got, want) {
+			t.Errorf("%q:\n got %q, %v\nwant %q", conn, got, err, want)
+		}
+	}
+}
+
+func TestParseConnStringErrors(t *testing.T) {
+	for conn, want := range map[string]string{
+		"host":                           `missing "=" after "host" in connection info string`,
+		"host a=b":                       `missing "=" after "host" in connection info string`,
+		"password=top secret":            `missing "=" after "***" in connection info string`,
+		"password=top secret=1":          `invalid connection option "***"`,
+		"host='a":                        `unterminated quoted string in connection info string`,
+		"hots=a":                         `invalid connection option "hots"`,
+		"host=a\x00b":                    `invalid connection string: it has a zero byte`,
+		"sslcrl=/x":                      `connection option "sslcrl" is not supported`,
+		"gssencmode=require":             `connection option "gssencmode" is not supported`,
+		"replication=database":           `connection option "replication" is not supported`,
+		"scram_client_key=secret":        `connection option "scram_client_key" is not supported`,
+		"postgres://u:secret@[::1/":      `end of string reached when looking for matching "]" in IPv6 host address`,
+		"postgres://u:secret@[]/":        `IPv6 host address may not be empty`,
+		"postgres://u:secret@[::1]x":     `unexpected character after "]" (expected ":" or "/")`,
+		"postgres://u:secret%zz@h":       `invalid percent-encoded token`,
+		"postgres://u:secret%00@h":       `forbidden value %00 in percent-encoded value`,
+		"postgres://h?secret":            `missing key/value separator "=" in URI query parameter`,
+		"postgres://h?password=a=secret": `extra key/value separator "=" in URI query parameter`,
+		"postgres://h?secret=1":          `invalid URI query parameter`,
+	} {
+		_, err := parseConnString(conn, env())
+		if err == nil || err.Error() != want {
+			t.Errorf("%q: got %v, want %s", conn, err, want)
+			continue
+		}
+		if strings.Contains(err.Error()+advice(err), "secret") {
+			t.Errorf("%q: the password shows: %v %s", conn, err, advice(err))
+		}
+	}
+	if _, err := parseConnString("host=a", env("PGSSLCRL=/x")); err == nil || !strings.Contains(advice(err), "PGSSLCRL") {
+		t.Errorf("PGSSLCRL: %v", err)
+	}
+}
+
+func TestHarmlessKeywords(t *testing.T) {
+	s, err := parseConnString("tcp_user_timeout=5000 keepalives=1 keepalives_idle=10 keepalives_interval=0 keepalives_count=3 "+
+		"gssencmode=disable sslcompression=0 sslcrl='' replication=false gsslib=gssapi client_encoding=auto "+
+		"load_balance_hosts=random host=h,i hostaddr=10.0.0.1,::1 port=1,2 fallback_application_name=fb options='-c geqo=off'", env())
+	if err != nil {
+		t.Fatal(err)
+	}
+	hs, err := s.hosts("fastrewind")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, h := range hs.list {
+		want := map[string]string{"application_name": "fb", "client_encoding": "UTF8", "options": "-c geqo=off"}
+		if !maps.Equal(h.config.RuntimeParams, want) {
+			t.Errorf("sent to the server: %q", h.config.RuntimeParams)
+		}
+		if h.name == "h" && (h.config.Host != "10.0.0.1" || h.config.Port != 1) || h.name == "i" && (h.config.Host != "::1" || h.config.Port != 2) {
+			t.Errorf("host %s: %s port %d", h.name, h.config.Host, h.config.Port)
+		}
+		for _, fb := range h.config.Fallbacks {
+			if fb.Host != h.config.Host {
+				t.Errorf("fallback to %s", fb.Host)
+			}
+		}
+		ka := h.dialer.KeepAliveConfig
+		if !ka.Enable || ka.Idle != 10*time.Second || ka.Interval > 0 || ka.Count != 3 || h.dialer.Control == nil {
+			t.Errorf("dialer: %+v", ka)
+		}
+	}
+}
+
+func TestHosts(t *testing.T) {
+	type want struct {
+		host string
+		port uint16
+	}
+	for conn, list := range map[string][]want{
+		"host=a":                             {{"a", 5432}},
+		"host=a,b port=1":                    {{"a", 1}, {"b", 1}},
+		"host=a,b port=1,":                   {{"a", 1}, {"b", 5432}},
+		"host=/tmp,b":                        {{"/tmp", 5432}, {"b", 5432}},
+		"hostaddr=10.0.0.1,10.0.0.2 port=,7": {{"10.0.0.1", 5432}, {"10.0.0.2", 7}},
+	} {
+		s, err := parseConnString(conn, env())
+		if err != nil {
+			t.Fatal(err)
+		}
+		hs, err := s.hosts("x")
+		if err != nil {
+			t.Errorf("%q: %v", conn, err)
+			continue
+		}
+		var got []want
+		for _, h := range hs.list {
+			got = append(got, want{h.config.Host, h.config.Port})
+		}
+		if len(got) != len(list) {
+			t.Errorf("%q: %v, want %v", conn, got, list)
+			continue
+		}
+		for i := range got {
+			if got[i] != list[i] {
+				t.Errorf("%q: %v, want %v", conn, got, list)
+			}
+		}
+	}
+	for conn, text := range map[string]string{
+		"host=a,b port=1,2,3":                   "could not match 3 port numbers to 2 hosts",
+		"host=a,b hostaddr=10.0.0.1":            "could not match 2 host names to 1 hostaddr values",
+		"hostaddr=example.org":                  `could not parse network address "example.org": not a numeric address`,
+		"port=x":                                `invalid port number: "x"`,
+		"port=70000":                            `invalid port number: "70000"`,
+		"connect_timeout=x":                     `invalid integer value "x" for connection option "connect_timeout"`,
+		"host=a keepalives_idle=x":              `invalid integer value "x" for connection option "keepalives_idle"`,
+		"load_balance_hosts=yes":                `invalid load_balance_hosts value: "yes"`,
+		"host=a ssl_min_protocol_version=SSLv3": `invalid ssl_min_protocol_version value: "SSLv3"`,
+		"host=a ssl_min_protocol_version=TLSv1.3 ssl_max_protocol_version=TLSv1.2": `invalid SSL protocol version range`,
+		"host=a sslmode=x password=secret":                                         `invalid connection options: failed to configure TLS (sslmode is invalid)`,
+		"target_session_attrs=x password=secret":                                   `invalid connection options: unknown target_session_attrs value: x`,
+		"host=a sslpassword=secret sslrootcert=/n":                                 `invalid connection options: failed to configure TLS (unable to read CA file: open /n: no such file or directory)`,
+	} {
+		s, err := parseConnString(conn, env())
+		if err == nil {
+			_, err = s.hosts("x")
+		}
+		if err == nil || err.Error() != text {
+			t.Errorf("%q: got %v, want %s", conn, err, text)
+		} else if strings.Contains(err.Error()+advice(err), "secret") {
+			t.Errorf("%q: the password shows", conn)
+		}
+	}
+}
+
+func TestRevocationListOfHome(t *testing.T) {
+	home := t.TempDir()
+	t.Setenv("HOME", home)
+	if err := os.Mkdir(filepath.Join(home, ".postgresql"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(home, ".postgresql", "root.crl"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for conn, refused := range map[string]bool{
+		"host=a sslmode=verify-full sslrootcert=system": true,
+		"host=a sslmode=require":                        false,
+		"host=/tmp sslmode=verify-full":                 false,
+	} {
+		s, err := parseConnString(conn, env())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := s.hosts("x"); (err != nil) != refused {
+			t.Errorf("%q: %v", conn, err)
+		}
+	}
+}
+
+func TestServices(t *testing.T) {
+	dir := t.TempDir()
+	file := filepath.Join(dir, "services")
+	write := func(name, text string) {
+		t.Helper()
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write("services", "# comment\n[other]\nhost=o\n\n [prod] \nhost=h\nport=1\nport=2\ntcp_user_timeout=7\n[last]\nuser=u\n[bad]\nx y\n[nested]\nservice=prod\n")
+	write("pg_service.conf", "[system]\nhost=s\n")
+
+	got, err := parseConnString("service=prod port=9", env("PGSERVICEFILE="+file, "PGHOST=e", "PGUSER=eu"))
+	want := settings{"service": "prod", "servicefile": file, "host": "h", "port": "9", "tcp_user_timeout": "7", "user": "eu"}
+	if err != nil || !maps.Equal(got, want) {
+		t.Errorf("got %q, %v", got, err)
+	}
+	for service, want := range map[string]settings{
+		"last":   {"user": "u"},
+		"system": {"host": "s"},
+	} {
+		got, err := parseConnString("", env("PGSERVICE="+service, "PGSERVICEFILE="+file, "PGSYSCONFDIR="+dir))
+		delete(got, "service")
+		delete(got, "servicefile")
+		if err != nil || !maps.Equal(got, want) {
+			t.Errorf("%s: got %q, %v", service, got, err)
+		}
+	}
+	for service, want := range map[string]string{
+		"none":   `definition of service "none" not found`,
+		"bad":    `syntax error in service file "` + file + `", line 13`,
+		"nested": `nested service specifications not supported in service file "` + file + `", line 15`,
+	} {
+		if _, err := parseConnString("service="+service, env("PGSERVICEFILE="+file, "PGSYSCONFDIR="+dir)); err == nil || err.Error() != want {
+			t.Errorf("%s: %v", service, err)
+		}
+	}
+	if _, err := parseConnString("service=prod", env("PGSERVICEFILE=/none")); err == nil || err.Error() != `service file "/none" not found` {
+		t.Errorf("%v", err)
+	}
+	// pgx looks at the environment itself: what the service holds that pgx does not know must not reach the server.
+	write("services", "[prod]\nhost=h\nport=1\ntcp_user_timeout=7\n")
+	t.Setenv("PGSERVICE", "prod")
+	t.Setenv("PGSERVICEFILE", file)
+	s, err := parseConnString("", os.Getenv)
+	if err != nil {
+		t.Fatal(err)
+	}
+	hs, err := s.hosts("x")
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg := hs.list[0].config
+	if cfg.Host != "h" || cfg.Port != 1 || len(cfg.RuntimeParams) != 2 {
+		t.Errorf("%s %d %q", cfg.Host, cfg.Port, cfg.RuntimeParams)
+	}
+}
+
+func TestPrimaryConnInfo(t *testing.T) {
+	for conn, want := range map[string]string{
+		"host=h user=u":           "user=u host=h",
+		"user=u password='a b'":   "user=u password='a b'",
+		`user=u password=a\'b\\c`: `user=u password='a\'b\\c'`,
+		"dbname=d user=u replication=0 fallback_application_name=f port=5":                              "user=u port=5",
+		"user=u host=a,b port=1,2 target_session_attrs=primary":                                         "user=u host='a,b' port='1,2' target_session_attrs=primary",
+		"user=u sslmode=verify-full sslrootcert=/a/b application_name=x passfile=/p tcp_user_timeout=5": "user=u passfile='/p' application_name=x tcp_user_timeout=5 sslmode='verify-full' sslrootcert='/a/b'",
+		"user=u load_balance_hosts=random require_auth=md5 sslnegotiation=direct sslmode=require":       "user=u sslmode=require",
+	} {
+		s, err := parseConnString(conn, env())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := s.primaryConnInfo(15); got != want {
+			t.Errorf("%q:\n got %s\nwant %s", conn, got, want)
+		}
+	}
+	s, err := parseConnString("user=u load_balance_hosts=random", env("PGPASSWORD=secret", "PGSSLMODE=require", "PGDATABASE=d"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, want := s.primaryConnInfo(16), "user=u password=secret sslmode=require load_balance_hosts=random"; got != want {
+		t.Errorf("got %s\nwant %s", got, want)
+	}
+	if got := (settings{}).primaryConnInfo(15); got != "user="+quoteValue(osUser()) {
+		t.Errorf("nothing given: %s", got)
+	}
+}
+
+// Whatever is given, no parse panics, no error shows the password, and primary_conninfo says the same again.
+func FuzzConnString(f *testing.F) {
+	for _, seed := range []string{"host=a", `password='a\' b' port=1`, "postgres://u:p@[::1]:1,h/d?sslmode=require", "a", "postgres://%", "host='"} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, conn string) {
+		s, err := parseConnString(conn, env("PGSYSCONFDIR=/nonexistent"))
+		if err != nil {
+			return
+		}
+		again, err := parseConnString(s.primaryConnInfo(99), env("PGSYSCONFDIR=/nonexistent"))
+		if err != nil {
+			t.Fatalf("%q written as %q: %v", conn, s.primaryConnInfo(99), err)
+		}
+		for name, v := range s {
+			switch name {
+			case "dbname", "replication", "fallback_application_name", "service", "servicefile":
+				continue
+			}
+			if again[name] != v {
+				t.Errorf("%q: %s is %q, then %q", conn, name, v, again[name])
+			}
+		}
+	})
+}
