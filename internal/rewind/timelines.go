@@ -3,6 +3,7 @@ package rewind
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 
 	"github.com/fastrewind/fastrewind/archive"
@@ -71,7 +72,29 @@ func (r *run) findDivergence(ctx context.Context) (divergence, error) {
 	}
 	d.end = max(d.end, r.target.MinRecoveryPoint)
 	d.rewindNeeded = d.end > d.lsn
+	if !d.rewindNeeded {
+		r.warnOfUnreplayedWAL(ctx, d)
+	}
 	return d, nil
+}
+
+// warnOfUnreplayedWAL looks whether a stopped standby has received WAL beyond the divergence that it has not replayed yet.
+// None of its pages is ahead, so nothing has to be rewound; but once started it would replay that WAL from its own
+// pg_wal, pass the fork, and never be able to follow the source. Stock says nothing.
+func (r *run) warnOfUnreplayedWAL(ctx context.Context, d divergence) {
+	if r.target.State != pg.StateShutdownedInRecovery {
+		return
+	}
+	segSize := r.target.SegSize
+	at := wal.SkipPageHeader(d.lsn, segSize)
+	if _, err := scan.RecordEnd(ctx, r.wal, r.format(), d.targetHistory, at); err != nil {
+		return // nothing valid there, as it should be
+	}
+	seg := at.Seg(segSize)
+	r.rep.Warn(fmt.Sprintf("the target has received WAL beyond the divergence at %v that it has not replayed yet", d.lsn),
+		fmt.Sprintf("It would replay it when started, and could not follow the source any more. Before starting it, move %s "+
+			"and all later segments of timeline %d out of its pg_wal.",
+			pg.SegmentName(d.targetHistory.SegmentTLI(seg, segSize), seg, segSize), d.targetHistory.SegmentTLI(seg, segSize)))
 }
 
 func (r *run) format() wal.Format {
