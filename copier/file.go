@@ -198,6 +198,9 @@ var zeroes [64 << 10]byte
 // completeGone removes a file that the source has no more, as stock does for a null chunk. The record of its removal is
 // in the WAL to be replayed.
 func (r *run) completeGone(f *file) error {
+	if f.action.KeepIfGone {
+		return r.completeKept(f)
+	}
 	if f.out != nil {
 		if err := r.close(f); err != nil {
 			return err
@@ -213,5 +216,18 @@ func (r *run) completeGone(f *file) error {
 		r.vanished[name] = struct{}{}
 		r.mu.Unlock()
 	}
+	return nil
+}
+
+// completeKept leaves what the target has of a file that the source has no more, with what was written into it before.
+func (r *run) completeKept(f *file) error {
+	r.count(func(s *Stats) { s.Gone++ })
+	switch {
+	case f.out == nil:
+		return nil
+	case r.opts.Sync != SyncFsync:
+		return r.close(f)
+	}
+	r.done <- f // there is a place for every open file
 	return nil
 }

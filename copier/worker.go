@@ -201,5 +201,5 @@ func (r *run) flushFiles(ctx context.Context) error {
 
 func (c *Copier) writeFault(err error, name string, offset, n int64) error {
 	return fault.Because(err, `could not write file "%s": %s`, c.fs.Path(name), fault.M(err)).
-		Advise("%d bytes at offset %d could not be written; free space or mend the disk, then run the rewind again", n, offset)
+		Advise("%d bytes at offset %d could not be written; free space or mend the disk; the target is half rewound and must not be started, run the rewind again", n, offset)
 }

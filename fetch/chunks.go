@@ -26,7 +26,7 @@ FROM ROWS FROM (pg_catalog.unnest($1::pg_catalog.text[]), pg_catalog.unnest($2::
 // Fetch asks for all ranges in one statement, on one connection, which it holds until the last emit has returned. A
 // row's bytes are emitted from where they were received: nothing is copied.
 func (s *Server) Fetch(ctx context.Context, ranges []pg.FileRange, emit func(i int, c pg.FileChunk) error) error {
-	if err := checkRanges(ranges); err != nil {
+	if err := checkRanges(ranges, VerifyPath); err != nil {
 		return err
 	}
 	if len(ranges) == 0 {

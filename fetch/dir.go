@@ -85,7 +85,7 @@ var chunkBuffers sync.Pool // of *[MaxChunk]byte
 
 // Fetch reads the ranges one by one. A file stays open from one range to the next of the same path.
 func (d *Dir) Fetch(ctx context.Context, ranges []pg.FileRange, emit func(i int, c pg.FileChunk) error) error {
-	if err := checkRanges(ranges); err != nil {
+	if err := checkRanges(ranges, verifySpelling); err != nil {
 		return err
 	}
 	buf, ok := chunkBuffers.Get().(*[MaxChunk]byte)

@@ -22,6 +22,7 @@ const (
 	codeInsufficientPrivilege = "42501"
 	codeUndefinedFile         = "58P01"
 	codeCannotConnectNow      = "57P03"
+	codeTooManyConnections    = "53300"
 )
 
 // serverText is an error of a connection in the words of libpq's PQerrorMessage at its default verbosity, without the

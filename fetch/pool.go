@@ -23,6 +23,7 @@ type pool struct {
 
 	mu      sync.Mutex
 	idle    []*session // the one used last is at the end, and is used next
+	live    int        // sessions, idle and lent
 	pinned  *pin
 	closing []<-chan struct{} // of sessions given up: closed when nothing of them is left
 }
@@ -47,22 +48,39 @@ func (s *Server) with(ctx context.Context, use func(*session) error) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	select {
-	case p.lent <- struct{}{}:
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-	defer func() { <-p.lent }()
-
-	sess := p.takeIdle()
-	if sess == nil {
-		var err error
-		if sess, err = s.open(ctx); err != nil {
-			return err
+	for {
+		select {
+		case p.lent <- struct{}{}:
+		case <-ctx.Done():
+			return ctx.Err()
 		}
+		sess := p.takeIdle()
+		if sess == nil {
+			var err error
+			if sess, err = s.open(ctx); err != nil {
+				if p.makeDo(err) {
+					continue // with one session less: its place stays taken for good
+				}
+				<-p.lent
+				return err
+			}
+		}
+		defer func() { <-p.lent }()
+		defer p.putBack(sess)
+		return use(sess)
 	}
-	defer p.putBack(sess)
-	return use(sess)
+}
+
+// makeDo reports whether a session that could not be had is to be done without: the server, or the role, has no
+// connection left to give, and we have at least one.
+func (p *pool) makeDo(err error) bool {
+	var pgErr *pgconn.PgError
+	if !errors.As(err, &pgErr) || pgErr.Code != codeTooManyConnections {
+		return false
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.live > 0
 }
 
 func (p *pool) takeIdle() *session {
@@ -79,6 +97,9 @@ func (p *pool) takeIdle() *session {
 
 func (p *pool) putBack(sess *session) {
 	if sess.conn.IsClosed() || sess.conn.IsBusy() {
+		p.mu.Lock()
+		p.live--
+		p.mu.Unlock()
 		p.giveUp(sess.conn)
 		return
 	}
@@ -120,6 +141,16 @@ func closeConn(conn *pgconn.PgConn) {
 
 // open makes a new session.
 func (s *Server) open(ctx context.Context) (*session, error) {
+	sess, err := s.openPinned(ctx)
+	if err == nil {
+		s.pool.mu.Lock()
+		s.pool.live++
+		s.pool.mu.Unlock()
+	}
+	return sess, err
+}
+
+func (s *Server) openPinned(ctx context.Context) (*session, error) {
 	p := s.pool
 	p.mu.Lock()
 	pinned := p.pinned

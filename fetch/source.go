@@ -64,8 +64,22 @@ func badPath(path, why string, args ...any) error {
 		Advise("Nothing was done with this path, because "+why+".", args...)
 }
 
-// checkRanges refuses a call that breaks the contract, before anything is fetched.
-func checkRanges(ranges []pg.FileRange) error {
+// verifySpelling checks that a path cannot lead out of a directory by its spelling. A local directory may hold names that
+// a server could not be asked for, and stock copies them.
+func verifySpelling(path string) error {
+	if path == "" || path[0] == '/' || strings.IndexByte(path, 0) >= 0 {
+		return badPath(path, "it is empty, absolute or has a zero byte")
+	}
+	for name := range strings.SplitSeq(path, "/") {
+		if name == "" || name == "." || name == ".." {
+			return badPath(path, "it has the component %q", name)
+		}
+	}
+	return nil
+}
+
+// checkRanges refuses a call that breaks the contract, before anything is fetched. verify checks a path.
+func checkRanges(ranges []pg.FileRange, verify func(path string) error) error {
 	last := ""
 	for i := range ranges {
 		r := &ranges[i]
@@ -76,7 +90,7 @@ func checkRanges(ranges []pg.FileRange) error {
 		if r.Path == last { // ranges of one file come together
 			continue
 		}
-		if err := VerifyPath(r.Path); err != nil {
+		if err := verify(r.Path); err != nil {
 			return err
 		}
 		last = r.Path

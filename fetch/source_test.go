@@ -57,7 +57,7 @@ func TestVerifyPath(t *testing.T) {
 
 func TestCheckRanges(t *testing.T) {
 	ok := pg.FileRange{Path: "a", Offset: 1 << 40, Length: MaxChunk}
-	if err := checkRanges([]pg.FileRange{ok, ok, {Path: "b", Length: 1}}); err != nil {
+	if err := checkRanges([]pg.FileRange{ok, ok, {Path: "b", Length: 1}}, VerifyPath); err != nil {
 		t.Error(err)
 	}
 	for name, r := range map[string]pg.FileRange{
@@ -68,7 +68,7 @@ func TestCheckRanges(t *testing.T) {
 		"beyond":   {Path: "a", Offset: 1 << 62, Length: 1},
 		"unsafe":   {Path: "../a", Length: 1},
 	} {
-		if err := checkRanges([]pg.FileRange{ok, r}); err == nil {
+		if err := checkRanges([]pg.FileRange{ok, r}, VerifyPath); err == nil {
 			t.Errorf("%s: accepted", name)
 		}
 	}

@@ -82,7 +82,7 @@ func RecordEnd(ctx context.Context, segs Segments, format wal.Format, history pg
 }
 
 // readError is stock's message about a record that could not be read, with the reader's reason behind it; or, if the
-// bytes could not be had, with that as the cause, which is printed on a line of its own before.
+// bytes could not be had, joined to that error, which is printed on a line of its own before.
 func readError(what string, at pg.LSN, err error) error {
 	var we *wal.Error
 	if !errors.As(err, &we) {
@@ -94,7 +94,7 @@ func readError(what string, at pg.LSN, err error) error {
 		}
 		var f *fault.Error
 		if errors.As(we.Err, &f) {
-			return fault.Because(f, "%s at %v", what, at)
+			return errors.Join(f, fault.New("%s at %v", what, at))
 		}
 		return fault.Because(we, "%s at %v: %v", what, at, fault.M(we.Err))
 	}
@@ -105,4 +105,56 @@ func readError(what string, at pg.LSN, err error) error {
 	}
 	return e.Advise("the target's WAL is damaged there; an intact copy of the segment in an archive can replace it, " +
 		"otherwise take a new base backup")
+}
+
+// LastRecordEnd is the end of the last record that ends at or before limit, up to which the log is known to be complete.
+// limit itself may lie within a record: a server flushes whole pages (XLogBackgroundFlush). Where the log before limit
+// cannot be read to there, limit is returned: too far is safe, too near is not.
+func LastRecordEnd(ctx context.Context, segs Segments, format wal.Format, history pg.History, limit pg.LSN) (pg.LSN, error) {
+	s := &cutStretch{
+		stretch: stretch{ctx: ctx, segs: segs, history: history, segSize: format.SegSize},
+		end:     (limit + pg.WALBlockSize - 1) &^ (pg.WALBlockSize - 1),
+	}
+	defer s.Close()
+	r := wal.NewReader(format, s)
+	var rec wal.Record
+	for seg := limit.SegOfEnd(format.SegSize); seg > 0; seg-- {
+		r.Reset(s)
+		if _, err := r.SeekFirst(seg.Start(format.SegSize), s.end); err != nil {
+			return limit, ctx.Err()
+		}
+		var last pg.LSN
+		for r.Pos() < limit {
+			err := r.Next(&rec)
+			var we *wal.Error
+			if errors.As(err, &we) && we.Kind == wal.EndOfWAL {
+				break // goes on behind limit
+			}
+			if err != nil {
+				return limit, ctx.Err()
+			}
+			if rec.End > limit {
+				break
+			}
+			last = rec.End
+		}
+		if last != 0 {
+			return last, nil
+		}
+	}
+	return limit, ctx.Err()
+}
+
+// cutStretch is a stretch that ends at end, a page's start.
+type cutStretch struct {
+	stretch
+	end pg.LSN
+}
+
+// ReadAt implements wal.Source.
+func (s *cutStretch) ReadAt(p []byte, at pg.LSN) (int, error) {
+	if at >= s.end {
+		return 0, nil
+	}
+	return s.stretch.ReadAt(p[:min(pg.LSN(len(p)), s.end-at)], at)
 }

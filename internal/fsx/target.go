@@ -44,7 +44,37 @@ func OpenTarget(dir string) (*Target, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Target{dir: dir, main: main, links: map[string]*root{}}, nil
+	t := &Target{dir: dir, main: main, links: map[string]*root{}}
+	if err := t.openLinks(); err != nil {
+		return nil, errors.Join(err, t.Close())
+	}
+	return t, nil
+}
+
+// openLinks opens what pg_wal and the links below pg_tblspc lead to, before anything is written there (see root.dir). A
+// link that leads nowhere is left for whoever wants to use it.
+func (t *Target) openLinks() error {
+	prefixes := []string{"pg_wal"}
+	dir, err := t.main.Open("pg_tblspc")
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+	case err != nil:
+		return err
+	default:
+		names, err := dir.Readdirnames(-1)
+		if err = errors.Join(err, dir.Close()); err != nil {
+			return err
+		}
+		for _, name := range names {
+			prefixes = append(prefixes, "pg_tblspc/"+name)
+		}
+	}
+	for _, prefix := range prefixes {
+		if _, err := t.linkRoot(prefix); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	return nil
 }
 
 func openRoot(dir string) (*root, error) {

@@ -218,3 +218,34 @@ func TestOpenTargetRefusesFiles(t *testing.T) {
 		}
 	}
 }
+
+// What a server wrote before we came, into a tablespace or a pg_wal elsewhere, must be reached by SyncFS although nothing
+// was written there by us.
+func TestSyncFSReachesEveryLink(t *testing.T) {
+	dir, elsewhere := t.TempDir(), t.TempDir()
+	for _, err := range []error{
+		os.Mkdir(filepath.Join(dir, "pg_tblspc"), 0o700),
+		os.Symlink(elsewhere, filepath.Join(dir, "pg_tblspc", "16400")),
+		os.Symlink(elsewhere, filepath.Join(dir, "pg_wal")),
+		os.Symlink(filepath.Join(elsewhere, "gone"), filepath.Join(dir, "pg_tblspc", "16401")),
+	} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	target, err := OpenTarget(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := target.Close(); err != nil {
+			t.Error(err)
+		}
+	}()
+	if n := len(target.roots()); n != 3 {
+		t.Errorf("SyncFS would reach %d places, want the data directory, pg_wal and one tablespace", n)
+	}
+	if err := target.SyncFS(); err != nil {
+		t.Error(err)
+	}
+}

@@ -36,6 +36,16 @@ func (in *Input) decide(path string, source, target *pg.Entry, isRel bool) (verd
 		return leave, nil
 	}
 
+	// A tablespace belongs to PostgreSQL only below its versions' directories. Stock copies and removes whatever else lies
+	// at its location: with a source that lies about a link, that is any file of this machine.
+	if foreignInTablespace(path) {
+		return leaveExcluded, nil
+	}
+	if source != nil && source.Type == pg.SymbolicLink && strings.HasPrefix(path, tablespaceDir) && !isTablespaceLink(path) {
+		return leave, fault.New("target symlink path is unsafe for creation: \"%s\"", path).
+			Advise("Only links named by a number lie in pg_tblspc. Nothing was changed; check who answers as the source.")
+	}
+
 	// What is excluded is no use to the target either, not even what it has of its own.
 	switch temp := temporary(path); {
 	case temp && target != nil:

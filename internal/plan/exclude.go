@@ -1,6 +1,9 @@
 package plan
 
-import "strings"
+import (
+	"regexp"
+	"strings"
+)
 
 // excludedDirs are the directories whose contents a starting server removes or rebuilds, whichever side they come from.
 // The directories themselves stay (excludeDirContents, filemap.c).
@@ -46,4 +49,27 @@ func excluded(path string) bool {
 		}
 	}
 	return false
+}
+
+const tablespaceDir = "pg_tblspc/"
+
+var (
+	tablespaceLink = regexp.MustCompile(`^pg_tblspc/[0-9]+$`)
+	versionDir     = regexp.MustCompile(`^PG_[0-9]+_[0-9]+$`) // of any major: pg_upgrade leaves the old one beside the new
+)
+
+func isTablespaceLink(path string) bool { return tablespaceLink.MatchString(path) }
+
+// foreignInTablespace reports whether path lies in a tablespace, but not in a directory that a server has made there.
+func foreignInTablespace(path string) bool {
+	below, ok := strings.CutPrefix(path, tablespaceDir)
+	if !ok {
+		return false
+	}
+	_, below, ok = strings.Cut(below, "/")
+	if !ok {
+		return false
+	}
+	dir, _, _ := strings.Cut(below, "/")
+	return !versionDir.MatchString(dir)
 }

@@ -59,6 +59,9 @@ type Action struct {
 	LinkTarget string       // for Create of a symbolic link
 	SourceSize int64        // bytes, as listed; 0 for Remove
 	TargetSize int64        // bytes, as listed; 0 if the target has no such file
+	// KeepIfGone leaves the target's file as it is if the source has it no more when it is asked for. For files that are
+	// copied a second time.
+	KeepIfGone bool
 	// Blocks are the changed blocks' spans, ascending, disjoint, never adjacent, all below both sizes. Only for
 	// CopyTail, None and Truncate.
 	Blocks []Span

@@ -17,6 +17,7 @@ import (
 	"github.com/fastrewind/fastrewind/internal/fsx"
 	"github.com/fastrewind/fastrewind/internal/pg"
 	"github.com/fastrewind/fastrewind/internal/plan"
+	"github.com/fastrewind/fastrewind/scan"
 )
 
 // consistency is how far the rewound server must replay before the copied pages fit together.
@@ -24,6 +25,7 @@ type consistency struct {
 	lsn     pg.LSN
 	tli     pg.TLI
 	control *pg.Control // the source's, read after the last page
+	history pg.History  // the source's, by then
 }
 
 // copyAll carries the plan out, asks the source how far its pages may be ahead now that the last of them has been read,
@@ -42,7 +44,10 @@ func (r *run) copyAll(
 	if err != nil {
 		return consistency{}, err
 	}
-	if err := r.secondWALPass(ctx, cp, f.sourceEnd, end, div); err != nil {
+	if end.history, err = r.secondWALPass(ctx, cp, f.sourceEnd, end, div); err != nil {
+		return consistency{}, err
+	}
+	if end, err = r.settle(ctx, end, div); err != nil {
 		return consistency{}, err
 	}
 	return end, r.keepRestoredWAL(ctx, target, cp, f)
@@ -81,6 +86,10 @@ func (r *run) finish(ctx context.Context, target fsx.FS, cp *copier.Copier, f *f
 	return nil
 }
 
+// halfRewound is the advice for a run that failed between the first write and the last.
+const halfRewound = "The target is half rewound and must not be started. Run the same command again; if it then lacks the " +
+	"target's own WAL, which this run may have removed already, take a new base backup."
+
 // consistencyPoint says up to where the rewound server must replay, and on which timeline. after is the source's control
 // file, read after the last page.
 //
@@ -94,8 +103,7 @@ func (r *run) consistencyPoint(ctx context.Context, after *pg.Control) (consiste
 	if r.live == nil {
 		if !after.SameAs(r.sourceCtl) {
 			return end, fault.New("source system was modified while pg_rewind was running").
-				Advise("The source's control file has changed: a server was started on %s. The target is half rewound; "+
-					"stop that server and run the same command again.", r.cfg.SourceDir)
+				Advise("The source's control file has changed: a server was started on %s. "+halfRewound, r.cfg.SourceDir)
 		}
 		if after.State == pg.StateShutdownedInRecovery && after.MinRecoveryPoint > after.CheckPoint {
 			// A stopped standby's pages may be newer than its last restart point. Stock forgets about them.
@@ -116,24 +124,30 @@ func (r *run) consistencyPoint(ctx context.Context, after *pg.Control) (consiste
 		return end, err
 	default:
 		return end, fault.New("source system was in unexpected state at end of rewind").
-			Advise("Its state is \"%v\". Wait until it is up again, and run the same command again.", after.State)
+			Advise("Its state is \"%v\". "+halfRewound, after.State)
 	}
 }
 
 // secondWALPass copies again what the source has written to its WAL since it was listed, up to end, so that the rewound
 // server can reach its consistency point with what it has. Stock leaves that to streaming, from a source that may have
 // removed it by then.
-func (r *run) secondWALPass(ctx context.Context, cp *copier.Copier, listed pg.LSN, end consistency, div divergence) error {
-	if r.live == nil || end.lsn <= listed {
-		return nil
-	}
+func (r *run) secondWALPass(
+	ctx context.Context, cp *copier.Copier, listed pg.LSN, end consistency, div divergence,
+) (pg.History, error) {
 	history := div.sourceHistory
+	if r.live == nil || end.lsn <= listed {
+		return history, nil
+	}
 	p := &plan.Plan{}
 	if tli := end.control.CurrentTLI(); tli != history.TLI() {
 		// The source was promoted meanwhile. Its new history file came after the listing.
 		var err error
 		if history, err = r.sourceHistory(ctx, tli); err != nil {
-			return err
+			return nil, err
+		}
+		if _, lsn, ok := pg.CommonAncestor(history, div.targetHistory); !ok || lsn < div.lsn {
+			return nil, fault.New("source was promoted while pg_rewind was running, before the point of divergence").
+				Advise("It left the common history at %v, before %v. "+halfRewound, lsn, div.lsn)
 		}
 		p.Actions = append(p.Actions, plan.Action{
 			Path: "pg_wal/" + pg.HistoryName(tli), Kind: plan.Copy, Type: pg.RegularFile, SourceSize: 1,
@@ -146,17 +160,35 @@ func (r *run) secondWALPass(ctx context.Context, cp *copier.Copier, listed pg.LS
 			Kind:       plan.Copy,
 			Type:       pg.RegularFile,
 			SourceSize: int64(segSize),
+			KeepIfGone: true, // the first copy may be complete
 		})
 	}
 	gone := cp.Stats().Gone
 	if err := cp.Run(ctx, r.source, p); err != nil {
-		return err
+		return nil, err
 	}
 	if cp.Stats().Gone > gone {
 		r.rep.Warn("the source has already removed WAL that the rewound server needs",
 			"Set wal_keep_size on the source, or make sure that the target's restore_command finds the WAL up to "+end.lsn.String()+".")
 	}
-	return nil
+	return history, nil
+}
+
+// settle moves the consistency point to where a record ends, so that it can be reached with the WAL there is; and not
+// before the divergence: pages that were not copied are as new as that.
+func (r *run) settle(ctx context.Context, end consistency, div divergence) (consistency, error) {
+	if r.live != nil && end.control.State == pg.StateInProduction {
+		own := &walStores{chain: archive.Chain{archive.NewPgWal(r.cfg.TargetDir, r.target.SegSize)}}
+		lsn, err := scan.LastRecordEnd(ctx, own, r.format(), end.history, end.lsn)
+		if err != nil {
+			return end, err
+		}
+		end.lsn = lsn
+	}
+	if end.lsn < div.lsn {
+		end.lsn, end.tli = div.lsn, end.history.TLIAt(div.lsn-1)
+	}
+	return end, nil
 }
 
 // keepRestoredWAL puts segments that came from the archive, in which recovery will start and which neither side has in

@@ -77,6 +77,12 @@ func (r *run) shutDownTarget(ctx context.Context) error {
 	if r.cfg.DryRun {
 		return nil // the check for a clean shutdown will then say so
 	}
+	// Opened before recovery writes: a descriptor hears only of writes that failed after it was opened.
+	recovered, err := fsx.OpenTarget(r.cfg.TargetDir)
+	if err != nil {
+		return openDirError(r.cfg.TargetDir, err)
+	}
+	defer func() { _ = recovered.Close() }()
 	meter := r.rep.Start(PhaseRecovery, 0, None)
 	output, done := r.rep.Output()
 	err = postgres.RecoverSingleUser(ctx, r.cfg.TargetDir, r.cfg.ConfigFile, output)
@@ -85,7 +91,7 @@ func (r *run) shutDownTarget(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := r.syncRecovered(); err != nil {
+	if err := r.syncRecovered(recovered); err != nil {
 		return err
 	}
 	r.target, err = r.readTargetControl()
@@ -95,15 +101,10 @@ func (r *run) shutDownTarget(ctx context.Context) error {
 // syncRecovered makes durable what recovery wrote: it ran without fsync, as stock's does. Stock then syncs the whole
 // directory at its end; we sync only what we touch, so what recovery touched is seen to here, file system by file
 // system.
-func (r *run) syncRecovered() error {
+func (r *run) syncRecovered(target fsx.FS) error {
 	if r.cfg.NoSync {
 		return nil
 	}
-	target, err := fsx.OpenTarget(r.cfg.TargetDir)
-	if err != nil {
-		return openDirError(r.cfg.TargetDir, err)
-	}
-	defer func() { _ = target.Close() }()
 	if err := target.SyncFS(); err != nil {
 		return fault.Because(err, "could not synchronize file system for file \"%s\": %s", r.cfg.TargetDir, fault.M(err))
 	}

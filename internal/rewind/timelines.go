@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"slices"
 
 	"github.com/fastrewind/fastrewind/archive"
@@ -38,10 +39,10 @@ func (r *run) findDivergence(ctx context.Context) (divergence, error) {
 		if err == nil {
 			d.targetHistory, err = r.targetHistory(targetTLI)
 		}
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return d, err
+		}
 		if err != nil || slices.Equal(d.sourceHistory, d.targetHistory) {
-			if ctx.Err() != nil {
-				return d, ctx.Err()
-			}
 			r.rep.Info("source and target cluster are on the same timeline")
 			return d, nil
 		}
