@@ -31,27 +31,17 @@ type divergence struct {
 func (r *run) findDivergence(ctx context.Context) (divergence, error) {
 	sourceTLI, targetTLI := r.sourceCtl.CurrentTLI(), r.target.CurrentTLI()
 	var d divergence
-	var err error
-	d.sourceHistory, err = r.sourceHistory(ctx, sourceTLI)
-	if sourceTLI == targetTLI {
-		// The same number usually is the same timeline, and then the histories need not be there. But two servers that
-		// were promoted independently may have chosen the same one: then their histories differ.
-		if err == nil {
-			d.targetHistory, err = r.targetHistory(targetTLI)
-		}
-		if err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return d, err
-		}
-		if err != nil || slices.Equal(d.sourceHistory, d.targetHistory) {
-			r.rep.Info("source and target cluster are on the same timeline")
-			return d, nil
-		}
-	} else if err == nil {
-		d.targetHistory, err = r.targetHistory(targetTLI)
-	}
-	if err != nil {
+	sourceHistory, targetHistory, err := r.histories(ctx, sourceTLI, targetTLI)
+	switch {
+	case sourceTLI == targetTLI && (errors.Is(err, fs.ErrNotExist) || err == nil && slices.Equal(sourceHistory, targetHistory)):
+		// The same number usually is the same timeline, and then the history files need not be there. But two servers
+		// that were promoted independently may have chosen the same one: then their histories differ.
+		r.rep.Info("source and target cluster are on the same timeline")
+		return d, nil
+	case err != nil:
 		return d, err
 	}
+	d.sourceHistory, d.targetHistory = sourceHistory, targetHistory
 	r.debugHistory("Source timeline history:", d.sourceHistory)
 	r.debugHistory("Target timeline history:", d.targetHistory)
 
@@ -110,6 +100,14 @@ func (r *run) debugHistory(title string, h pg.History) {
 	for _, s := range h {
 		r.rep.Debug("%d: %v - %v", s.TLI, s.Begin, s.End)
 	}
+}
+
+func (r *run) histories(ctx context.Context, sourceTLI, targetTLI pg.TLI) (source, target pg.History, err error) {
+	if source, err = r.sourceHistory(ctx, sourceTLI); err != nil {
+		return nil, nil, err
+	}
+	target, err = r.targetHistory(targetTLI)
+	return source, target, err
 }
 
 // sourceHistory and targetHistory read how a cluster came to its timeline. Timeline 1 has no file.
