@@ -35,16 +35,16 @@ func harmless(v *pg.Version, rmid, info uint8) bool {
 // note puts the blocks a record changes into the map. Only main forks count: all other forks are copied whole. A record
 // that changes files in a way this program does not know is fatal: leaving its effect in place would be silent
 // corruption.
-func note(v *pg.Version, rec *wal.Record, in *Inserter) error {
+func note(v *pg.Version, rec *wal.Record, into noter) error {
 	if rec.Info&wal.InfoSpecialRelUpdate != 0 && !harmless(v, rec.Rmgr, rec.Info) {
 		return fault.New("WAL record modifies a relation, but record type is not recognized: "+
 			"lsn: %v, rmid: %d, rmgr: %s, info: %02X", rec.LSN, rec.Rmgr, wal.RmgrName(rec.Rmgr), rec.Info).
-			Advise("an extension's resource manager, or a server newer than this program, changed files in a way that " +
-				"cannot be undone block by block; take a new base backup")
+			Advise("An extension's resource manager, or a server newer than this program, changed files in a way that " +
+				"cannot be undone block by block. Take a new base backup.")
 	}
 	for i := range rec.Blocks {
 		if b := &rec.Blocks[i]; b.Fork == pg.MainFork {
-			in.Add(b.Rel, b.Block)
+			into.Add(b.Rel, b.Block)
 		}
 	}
 	return nil

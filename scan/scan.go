@@ -136,13 +136,30 @@ func (s *search) take(ctx context.Context) (index uint64, ok bool) {
 	}
 	s.next--
 	if s.next < s.firstPost {
-		s.progress(0, int64(s.size))
+		sh := s.newShard(s.next)
+		s.progress(0, int64(sh.end-sh.start))
 	}
 	return s.next, true
 }
 
-// put stores what was found in a shard before the divergence and moves the frontier over all that is known now.
-func (s *search) put(sh *shard) error {
+// put stores what was found in a shard before the divergence and moves the frontier over all that is known now. The
+// blocks of the shards that turn out to be wanted go into the common map.
+func (s *search) put(sh *shard, common *Inserter) error {
+	wanted, err := s.advance(sh)
+	if err != nil {
+		return err
+	}
+	for _, blocks := range wanted {
+		for _, b := range blocks {
+			common.Add(b.rel, b.block)
+		}
+	}
+	return common.Err()
+}
+
+// advance gives the blocks of the shards that the frontier has moved over: without the lock, other workers can go on
+// while they are noted.
+func (s *search) advance(sh *shard) (wanted []blockList, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.results[sh.index] = sh
@@ -150,28 +167,32 @@ func (s *search) put(sh *shard) error {
 	for !s.found && s.frontier > 0 {
 		sh := s.results[s.frontier-1]
 		if sh == nil {
-			return nil
+			return wanted, nil
 		}
 		if sh.err != nil {
-			return s.previousError(sh)
+			return nil, s.shardError(sh)
 		}
 		s.frontier--
-		s.blocks.merge(sh.blocks)
+		wanted = append(wanted, sh.blocks)
 		sh.blocks = nil
-		if err := s.blocks.overflow(); err != nil {
-			return err
-		}
 		s.found = sh.checkpoint != 0
 	}
 	if !s.found && s.frontier == 0 {
-		return fault.New("could not find previous WAL record at %v", s.in.Divergence)
+		return nil, fault.New("could not find previous WAL record at %v", s.in.Divergence)
 	}
-	return nil
+	return wanted, nil
 }
 
-// previousError words the failure of a shard that is needed to find the checkpoint: stock would have met it while
-// following the link of the first record behind it.
-func (s *search) previousError(sh *shard) error {
+// shardError words the failure of a shard that begins before the divergence. Behind the divergence, stock would have
+// met it while reading forward; before, while following links back, from the first record behind what could not be read.
+func (s *search) shardError(sh *shard) error {
+	if sh.at > s.divergence {
+		return readError("could not read WAL record", sh.at, sh.err)
+	}
+	var we *wal.Error
+	if errors.As(sh.err, &we) && we.Kind != wal.Unreadable {
+		return readError("could not find previous WAL record", sh.at, sh.err)
+	}
 	at := s.in.Divergence
 	for i := sh.index + 1; ; i++ {
 		later := s.results[i]
@@ -198,10 +219,9 @@ func (s *search) work(ctx context.Context) error {
 			return ctx.Err()
 		}
 		sh := s.newShard(index)
-		into := common
+		into := noter(common)
 		if index < s.firstPost {
-			sh.blocks = NewBlockMap(s.in.MaxMapBytes)
-			into = sh.blocks.NewInserter()
+			into = &sh.blocks
 		}
 		r.Reset(src)
 		err := s.scan(ctx, sh, r, &rec, into)
@@ -214,7 +234,7 @@ func (s *search) work(ctx context.Context) error {
 		}
 		sh.err = err
 		if index < s.firstPost {
-			err = s.put(sh)
+			err = s.put(sh, common)
 		} else {
 			s.mu.Lock()
 			s.results[index] = sh
@@ -229,11 +249,8 @@ func (s *search) work(ctx context.Context) error {
 
 // newShard says where a shard lies. No log was ever written to segment 0.
 func (s *search) newShard(index uint64) *shard {
-	return &shard{
-		index: index,
-		start: max(pg.LSN(index)*s.size, pg.LSN(s.in.Format.SegSize)),
-		end:   pg.LSN(index+1) * s.size,
-	}
+	end := pg.LSN(index+1) * s.size
+	return &shard{index: index, start: min(end, max(pg.LSN(index)*s.size, pg.LSN(s.in.Format.SegSize))), end: end}
 }
 
 // conclude proves that the shards are one sequence and hands over the result.

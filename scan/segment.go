@@ -100,11 +100,11 @@ func readError(what string, at pg.LSN, err error) error {
 	}
 	e := fault.Because(we, "%s at %v: %s", what, at, we.Reason)
 	if we.Kind == wal.EndOfWAL {
-		return e.Advise("the target's WAL ends before it should: a segment that was recycled, cut or never written stands in " +
-			"its place; with an archive, --restore-target-wal can supply the right one")
+		return e.Advise("The target's WAL ends before it should: a segment that was recycled, cut or never written stands in its " +
+			"place. Put an intact copy from the archive there; or move the file away, and --restore-target-wal will fetch it.")
 	}
-	return e.Advise("the target's WAL is damaged there; an intact copy of the segment in an archive can replace it, " +
-		"otherwise take a new base backup")
+	return e.Advise("The target's WAL is damaged there. An intact copy of the segment from the archive can replace it; " +
+		"otherwise take a new base backup.")
 }
 
 // LastRecordEnd is the end of the last record that ends at or before limit, up to which the log is known to be complete.

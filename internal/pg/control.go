@@ -107,6 +107,17 @@ var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 // CRC32C is PostgreSQL's checksum of control files and WAL records (pg_crc32c.h).
 func CRC32C(b []byte) uint32 { return crc32.Checksum(b, castagnoli) }
 
+// hasChecksum reports whether data is an intact control file of some major, known or not: somewhere around where they
+// all keep it is the right checksum of everything before.
+func hasChecksum(data []byte) bool {
+	for off := 224; off < 512; off += 4 {
+		if binary.LittleEndian.Uint32(data[off:]) == CRC32C(data[:off]) {
+			return true
+		}
+	}
+	return false
+}
+
 // DecodeControl decodes the content of global/pg_control, in the order of checks of stock's digestControlFile: size,
 // (ours: known version), segment size, CRC. Errors are *ControlError or *UnknownVersionError. data is not kept.
 func DecodeControl(data []byte) (*Control, error) {
@@ -119,7 +130,11 @@ func DecodeControl(data []byte) (*Control, error) {
 	le := binary.LittleEndian
 	v, err := FindVersion(le.Uint32(data[controlOffControlVersion:]), le.Uint32(data[controlOffCatalogVersion:]))
 	if err != nil {
-		return nil, err
+		if hasChecksum(data) {
+			return nil, err
+		}
+		// Not another major's, but damaged: zeros, perhaps. The checks below say so in the words for one of ours.
+		v = &versions[len(versions)-1]
 	}
 	at := v.control
 	u32 := func(off int) uint32 { return le.Uint32(data[off:]) }

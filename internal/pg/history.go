@@ -35,11 +35,10 @@ func ParseHistory(data []byte, tli TLI) (History, error) {
 	var prevEnd LSN
 	for line := range strings.Lines(string(data)) {
 		line = strings.TrimRight(line, "\r\n")
-		text := strings.TrimLeft(line, " \t\v\f")
-		if text == "" || text[0] == '#' {
+		fields := strings.FieldsFunc(line, isBlank)
+		if len(fields) == 0 || fields[0][0] == '#' {
 			continue
 		}
-		fields := strings.Fields(text)
 		// C's %u: decimal digits, and what follows does not matter.
 		id, ok := leadingNumber(fields[0])
 		if !ok {
@@ -63,8 +62,9 @@ func ParseHistory(data []byte, tli TLI) (History, error) {
 				"invalid data in history file: " + line, "Timeline IDs must be in increasing sequence.",
 			}
 		}
-		if end < prevEnd {
-			// Not checked by stock. A span that ends before it begins would make the search for the ancestor meaningless.
+		if end < prevEnd || end == 0 {
+			// Not checked by stock. A span that ends before it begins would make the search for the ancestor meaningless;
+			// one that ends at 0/0 would seem to be still open, and two servers that parted there never to have parted.
 			return nil, &HistoryError{
 				"invalid data in history file: " + line, "Switchpoints must be in increasing sequence.",
 			}
@@ -80,6 +80,9 @@ func ParseHistory(data []byte, tli TLI) (History, error) {
 	}
 	return append(h, TimelineSpan{TLI: tli, Begin: prevEnd}), nil
 }
+
+// isBlank is C's isspace.
+func isBlank(r rune) bool { return strings.ContainsRune(" \t\n\v\f\r", r) }
 
 func leadingNumber(s string) (TLI, bool) {
 	i := 0

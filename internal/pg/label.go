@@ -28,8 +28,12 @@ const (
 	BackupFromStandby  = "standby"
 )
 
-// labelTime is C's "%Y-%m-%d %H:%M:%S %Z".
-const labelTime = "2006-01-02 15:04:05 MST"
+// labelTime is C's "%Y-%m-%d %H:%M:%S %Z". Of zones that have no name but their offset, Go's MST reads those of whole
+// hours only.
+const (
+	labelTime       = "2006-01-02 15:04:05 MST"
+	labelTimeOffset = "2006-01-02 15:04:05 -0700"
+)
 
 // Encode gives the file's content.
 func (l BackupLabel) Encode() []byte {
@@ -71,6 +75,9 @@ func ParseBackupLabel(data []byte, segSize uint32) (BackupLabel, error) {
 			l.From = value
 		case "START TIME":
 			if l.StartTime, err = time.Parse(labelTime, value); err != nil {
+				l.StartTime, err = time.Parse(labelTimeOffset, value)
+			}
+			if err != nil {
 				return BackupLabel{}, fmt.Errorf("START TIME in backup_label: %w", err)
 			}
 		}

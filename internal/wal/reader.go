@@ -114,7 +114,8 @@ restart:
 	if off == 0 {
 		at += size
 		off = size
-	} else if off < size {
+	} else if off < size || off%8 != 0 {
+		// PostgreSQL only asserts that records are aligned (XRecOffIsValid); to us, any number may be handed.
 		return corrupt(at, "invalid record offset at %v", at)
 	}
 	if h.info()&pageContrecord != 0 && off == size {
@@ -225,7 +226,7 @@ func (r *Reader) fill(rec *Record, head []byte, at pg.LSN, tli pg.TLI) {
 
 // finish decodes what follows the header and moves on.
 func (r *Reader) finish(rec *Record, head []byte) error {
-	if rec.Rmgr == RmgrXLOG && rec.Info&InfoRmgrMask == XLOGSwitch {
+	if rec.IsSwitch() {
 		r.pos = (r.pos + pg.LSN(r.format.SegSize) - 1) &^ (pg.LSN(r.format.SegSize) - 1)
 	}
 	rec.End = r.pos

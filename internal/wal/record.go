@@ -76,6 +76,11 @@ func (r *Record) IsCheckpoint() bool {
 	return r.Rmgr == RmgrXLOG && (info == XLOGCheckpointShutdown || info == XLOGCheckpointOnline)
 }
 
+// IsSwitch reports whether the record ends its segment, whatever room is left in it.
+func (r *Record) IsSwitch() bool {
+	return r.Rmgr == RmgrXLOG && r.Info&InfoRmgrMask == XLOGSwitch
+}
+
 // Checkpoint reads redo point and timeline from a checkpoint's main data (struct CheckPoint, pg_control.h). ok is false
 // if the record is not a checkpoint or does not have the size of one.
 func (r *Record) Checkpoint(v *pg.Version) (redo pg.LSN, tli pg.TLI, ok bool) {
