@@ -59,6 +59,7 @@ var Arrows = Rules{
 		{"internal/fault", nil, "the error type, below everything"},
 		{"internal/wal/waltest", []string{"internal/pg", "internal/wal"}, "it writes WAL for the tests of those who read it"},
 		{"internal/pgtest", nil, "an oracle must not rest on the code it tests"},
+		{"internal/badinput", []string{"internal/pgtest"}, "it looks at the program from outside, as a user does"},
 		{"internal/integration", []string{"internal/pgtest"}, "it looks at the program from outside, as a user does"},
 		{"internal/archtest", nil, "it looks at all packages and belongs to none"},
 		{"bench", []string{"internal/pgtest"}, "it runs both programs as processes and measures nothing from within"},
