@@ -57,6 +57,10 @@ lint: ## golangci-lint with .golangci.yml, and a syntax check of the scripts
 .PHONY: check
 check: lint build test race fuzz demo ## all of the above
 
+.PHONY: bench
+bench: ## fastrewind against pg_rewind on identical copies; about 20 GB of disk; ARGS='-scenario dir -scale 3/1.75 -runs 5'
+	$(GO) run ./bench $(ARGS)
+
 .PHONY: clean
 clean: ## remove what was built
 	rm -rf bin .cache

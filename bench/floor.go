@@ -1,0 +1,259 @@
+package main
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/fastrewind/fastrewind/internal/pgtest"
+)
+
+// floor is the least work with which a part of a rewind could be done on this machine.
+type floor struct {
+	name  string
+	about string
+	// bytes says from what fastrewind reported how many bytes that work has.
+	bytes func(counts) int64
+	// run does it and returns the seconds it took.
+	run func(tb pgtest.TB, p *pair, s scenario, bytes int64) float64
+}
+
+// scanFloor reads and checksums as many bytes of WAL as were scanned, with so many goroutines.
+func scanFloor(workers int) floor {
+	return floor{
+		name:  fmt.Sprintf("read+crc x%d", workers),
+		about: fmt.Sprintf("pread of 256 kB and CRC-32C of the same WAL, %d goroutine(s)", workers),
+		bytes: func(c counts) int64 { return c.Scanned },
+		run: func(tb pgtest.TB, p *pair, _ scenario, bytes int64) float64 {
+			segments, err := lastSegments(p.work, bytes)
+			if err != nil {
+				tb.Fatalf("bench: %v", err)
+			}
+			start := time.Now()
+			if err := checksumAll(segments, workers, bytes); err != nil {
+				tb.Fatalf("bench: %v", err)
+			}
+			return time.Since(start).Seconds()
+		},
+	}
+}
+
+// lastSegments are the paths of the target's last WAL segments, newest first, as many as hold so many bytes.
+func lastSegments(c *pgtest.Cluster, bytes int64) ([]string, error) {
+	ctl, err := pgtest.ReadControl(c.DataDir())
+	if err != nil {
+		return nil, err
+	}
+	perID := uint64(1<<32) / uint64(ctl.SegSize)
+	var paths []string
+	for seg := ctl.Checkpoint / uint64(ctl.SegSize); bytes > 0 && seg > 0; seg-- {
+		paths = append(paths, c.Path("pg_wal", fmt.Sprintf("%08X%08X%08X", ctl.TimeLineID, seg/perID, seg%perID)))
+		bytes -= int64(ctl.SegSize)
+	}
+	return paths, nil
+}
+
+// checksumAll reads the files, in all so many bytes of them.
+func checksumAll(paths []string, workers int, bytes int64) error {
+	table := crc32.MakeTable(crc32.Castagnoli)
+	work := make(chan string, len(paths))
+	for _, path := range paths {
+		work <- path
+	}
+	close(work)
+	var left budget
+	left.n = bytes
+	errs := make([]error, workers)
+	var all sync.WaitGroup
+	for i := range workers {
+		all.Go(func() {
+			buf := make([]byte, 256<<10)
+			for path := range work {
+				if errs[i] = checksum(path, buf, table, &left); errs[i] != nil {
+					return
+				}
+			}
+		})
+	}
+	all.Wait()
+	return errors.Join(errs...)
+}
+
+// budget is how many bytes may still be read.
+type budget struct {
+	mu sync.Mutex
+	n  int64
+}
+
+func (b *budget) take(n int64) int64 {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	n = min(n, b.n)
+	b.n -= n
+	return n
+}
+
+func checksum(path string, buf []byte, table *crc32.Table, left *budget) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = f.Close() }() // only read from
+	var crc uint32
+	for off := int64(0); ; {
+		want := left.take(int64(len(buf)))
+		if want == 0 {
+			return nil
+		}
+		n, err := f.ReadAt(buf[:want], off)
+		crc = crc32.Update(crc, table, buf[:n])
+		off += int64(n)
+		if err == io.EOF {
+			left.take(-(want - int64(n)))
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// copyFloor reads as many bytes as were copied from the source's largest files, one after the other, writes them over
+// files that are as long already, as most of what a rewind writes to is, and syncs each.
+func copyFloor() floor {
+	return floor{
+		name:  "read+write+fsync",
+		about: "sequential copy of as many bytes over existing files, 1 MB at a time, one goroutine, fsync of each",
+		bytes: func(c counts) int64 { return c.Copied },
+		run: func(tb pgtest.TB, p *pair, _ scenario, bytes int64) float64 {
+			files, err := largestFiles(p.source.DataDir(), bytes)
+			if err != nil {
+				tb.Fatalf("bench: %v", err)
+			}
+			dir, err := os.MkdirTemp(p.env.Root, "floor")
+			if err != nil {
+				tb.Fatalf("bench: %v", err)
+			}
+			copyAll := func() float64 {
+				start := time.Now()
+				for i, f := range files {
+					if err := copyAndSync(f, filepath.Join(dir, fmt.Sprint(i))); err != nil {
+						tb.Fatalf("bench: %v", err)
+					}
+				}
+				return time.Since(start).Seconds()
+			}
+			copyAll() // makes the files
+			if err := settle(dir); err != nil {
+				tb.Fatalf("bench: %v", err)
+			}
+			took := copyAll()
+			if err := os.RemoveAll(dir); err != nil {
+				tb.Fatalf("bench: %v", err)
+			}
+			return took
+		},
+	}
+}
+
+// part is the beginning of a file.
+type part struct {
+	path  string // relative to the data directory
+	full  string
+	bytes int64
+}
+
+// largestFiles are the largest relation files of a data directory, cut to so many bytes in all.
+func largestFiles(dataDir string, bytes int64) ([]part, error) {
+	var all []part
+	err := filepath.WalkDir(filepath.Join(dataDir, "base"), func(path string, d fs.DirEntry, err error) error {
+		if err != nil || !d.Type().IsRegular() {
+			return err
+		}
+		info, err := d.Info()
+		if err != nil {
+			return err
+		}
+		rel, err := filepath.Rel(dataDir, path)
+		all = append(all, part{rel, path, info.Size()})
+		return err
+	})
+	slices.SortStableFunc(all, func(a, b part) int { return cmp.Compare(b.bytes, a.bytes) })
+	for i := range all {
+		all[i].bytes = min(all[i].bytes, bytes)
+		if bytes -= all[i].bytes; bytes == 0 {
+			return all[:i+1], err
+		}
+	}
+	return all, err // a cluster smaller than what was copied: WAL is part of that
+}
+
+func copyAndSync(from part, to string) error {
+	in, err := os.Open(from.full)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = in.Close() }() // only read from
+	out, err := os.OpenFile(to, os.O_WRONLY|os.O_CREATE, 0o600)
+	if err != nil {
+		return err
+	}
+	// Hidden behind plain interfaces, lest the kernel copies by itself what a rewind has to see.
+	_, err = io.CopyBuffer(struct{ io.Writer }{out}, struct{ io.Reader }{io.LimitReader(in, from.bytes)}, make([]byte, 1<<20))
+	if err == nil {
+		err = out.Sync()
+	}
+	return errors.Join(err, out.Close())
+}
+
+// serverFloor lets the source server send as many bytes as were copied, by COPY in binary, 1 MB a row, over so many
+// connections, to nowhere.
+func serverFloor(conns int) floor {
+	return floor{
+		name: fmt.Sprintf("raw COPY x%d", conns),
+		about: fmt.Sprintf("COPY (SELECT pg_read_binary_file ...) TO STDOUT (FORMAT binary) of as many bytes, 1 MB a row, "+
+			"to /dev/null, %d connection(s)", conns),
+		bytes: func(c counts) int64 { return c.Copied },
+		run: func(tb pgtest.TB, p *pair, s scenario, bytes int64) float64 {
+			files, err := largestFiles(p.source.DataDir(), bytes)
+			if err != nil {
+				tb.Fatalf("bench: %v", err)
+			}
+			var values []string
+			for _, f := range files {
+				values = append(values, fmt.Sprintf("('%s', %d)", f.path, f.bytes))
+			}
+			_, conninfo := s.source.from(p.source)
+			var script strings.Builder
+			for i := range conns {
+				fmt.Fprintf(&script, `"$0" -X -q "$1" -c "COPY (
+SELECT pg_catalog.pg_read_binary_file(path, at, least(1048576, size - at), true)
+FROM (VALUES %s) AS f(path, size), generate_series(0::bigint, size - 1, 1048576) AS at WHERE at / 1048576 %% %d = %d
+) TO STDOUT (FORMAT binary)" & pid%d=$!
+`, strings.Join(values, ", "), conns, i, i)
+			}
+			for i := range conns {
+				fmt.Fprintf(&script, "wait $pid%d || exit\n", i)
+			}
+			null, err := os.OpenFile(os.DevNull, os.O_WRONLY, 0)
+			if err != nil {
+				tb.Fatalf("bench: %v", err)
+			}
+			defer func() { _ = null.Close() }() // nothing is in it
+			return p.env.MustExec(pgtest.Cmd{
+				Path:   "/bin/sh",
+				Args:   []string{"-c", script.String(), p.env.Bin("psql"), conninfo},
+				Stdout: null,
+			}).Wall.Seconds()
+		},
+	}
+}
