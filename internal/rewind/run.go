@@ -140,17 +140,22 @@ func (r *run) copyOptions(progress func(int64)) copier.Options {
 		DirMode:  r.modes.dir,
 		Sync:     r.syncMethod(),
 		Progress: progress,
+		// What goes from one page cache to another should pass through a core's cache. The server needs half the time
+		// for a gigabyte in pieces of 64 to 128 kB than in pieces of 8 kB, and less than in pieces of 1 MB.
+		ChunkBytes: serverChunkBytes,
 	}
 	if r.live == nil {
 		opts.StrictSizes = true
 		opts.SourceDir = r.cfg.SourceDir
-		// A local chunk goes from one page cache to the other through a buffer that should stay in the core's cache.
 		opts.ChunkBytes = localChunkBytes
 	}
 	return opts
 }
 
-const localChunkBytes = 256 << 10
+const (
+	serverChunkBytes = 128 << 10
+	localChunkBytes  = 256 << 10
+)
 
 func (r *run) syncMethod() copier.SyncMethod {
 	switch {

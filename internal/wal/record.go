@@ -149,7 +149,8 @@ func (c *cursor) u32() uint32 {
 // headBytes bytes. The checks are those of DecodeXLogRecord, in its order.
 func (f *Format) decode(r *Record, head []byte) *Error {
 	at := r.LSN
-	c := cursor{b: head, off: recordHeaderSize, left: int64(r.TotalLen) - recordHeaderSize}
+	var c cursor
+	c.b, c.off, c.left = head, recordHeaderSize, int64(r.TotalLen)-recordHeaderSize
 	flags := &f.Version.WAL
 	n := 0           // block references so far
 	lastID := -1     // of the last block reference
@@ -224,13 +225,12 @@ fragments:
 			if !c.need(4) {
 				return badRecordLength(at)
 			}
-			r.blocks[n] = BlockRef{
-				Rel:      rel,
-				Block:    pg.BlockNo(c.u32()),
-				Fork:     pg.Fork(forkFlags & forkMask),
-				HasImage: forkFlags&blockHasImage != 0,
-				WillInit: forkFlags&blockWillInit != 0,
-			}
+			ref := &r.blocks[n]
+			ref.Rel.Tablespace, ref.Rel.Database, ref.Rel.Number = rel.Tablespace, rel.Database, rel.Number
+			ref.Block = pg.BlockNo(c.u32())
+			ref.Fork = pg.Fork(forkFlags & forkMask)
+			ref.HasImage = forkFlags&blockHasImage != 0
+			ref.WillInit = forkFlags&blockWillInit != 0
 			n++
 		default:
 			return corrupt(at, "invalid block_id %d at %v", id, at)
