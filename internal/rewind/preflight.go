@@ -13,7 +13,8 @@ import (
 )
 
 // preflight looks for what would make the copy fail half-way: files that may not be written, directories in which names
-// can neither be made nor removed, files of a local source that may not be read. All are found before one is touched; the message names the first.
+// can neither be made nor removed, files of a local source that may not be read. All are found before one is
+// touched; the message names the first.
 func (r *run) preflight(p *plan.Plan) error {
 	var first *fault.Error
 	count := 0
