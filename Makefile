@@ -20,7 +20,7 @@ VCS := $(shell git rev-parse HEAD >/dev/null 2>&1 && echo auto || echo false)
 
 .PHONY: help
 help: ## print the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: build
 build: ## build bin/fastrewind, one static program
@@ -37,6 +37,15 @@ demo: ## a failover, a divergence and a rewind on real servers, from nothing
 .PHONY: test
 test: ## unit and integration tests, the latter with real servers; PKG=./scan ARGS='-run X -short'
 	scripts/test -count=1 -timeout $(TIMEOUT) $(ARGS) $(PKG)
+
+.PHONY: s3server
+s3server: ## build the S3 server that tests run, into .cache
+	scripts/install-s3server
+
+.PHONY: test-minio
+test-minio: ## the tests that need an S3 server, with MinIO instead, which takes minutes to build
+	scripts/install-s3server minio
+	FASTREWIND_TEST_S3=minio scripts/test -count=1 -timeout $(TIMEOUT) ./archive/object ./internal/s3test
 
 .PHONY: race
 race: ## unit tests with the race detector

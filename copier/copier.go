@@ -4,6 +4,7 @@
 //	workers    take a batch each, ask the source for it, write every chunk as it arrives
 //	flushers   start the writeback of what a batch has put into a file, complete the file after its last chunk
 //	syncer     takes the complete files, still open, and fsyncs them in groups
+//	teller     tells whoever wants to know which files are durable
 //
 //	copier.go    the order of the work, options, results
 //	source.go    what a source has to give
@@ -62,6 +63,18 @@ type Options struct {
 	// SourceDir is put before the names of source files in messages, if not empty.
 	SourceDir string
 
+	// Vanishing, if not nil, is called before a file is removed because the source has it no more, which no plan has
+	// announced. It is called from several goroutines. An error of it ends the run.
+	Vanishing func(ctx context.Context, path string) error
+
+	// MadeBefore says of a directory that is to be made, and is there already, that an earlier run of this rewind made it.
+	// nil: there was none.
+	MadeBefore func(path string) bool
+
+	// Durable, if not nil, is told which files have been copied completely and fsynced since the last call, by path and size
+	// in bytes; never with SyncSyncfs or SyncNone. It is called from one goroutine, of its own. An error of it ends the run.
+	Durable func(ctx context.Context, files []DurableFile) error
+
 	// Progress, if not nil, is told how many bytes were written, chunk by chunk, from several goroutines.
 	Progress func(bytes int64)
 }
@@ -89,6 +102,12 @@ func (o Options) withDefaults() Options {
 		o.Progress = func(int64) {}
 	}
 	return o
+}
+
+// DurableFile is one file that is complete and durable.
+type DurableFile struct {
+	Path string
+	Size int64 // bytes that a whole file has; of others, the size that the source was listed with
 }
 
 // Stats is what a Copier has done so far. Times are wall time.

@@ -7,11 +7,12 @@ import (
 
 	"github.com/fastrewind/fastrewind/internal/fault"
 	"github.com/fastrewind/fastrewind/internal/fsx"
+	"github.com/fastrewind/fastrewind/internal/plan"
 )
 
 // TempSuffix ends the name of the temporary file of WriteDurably, which lies beside the file itself. One that a crash left
 // behind is in no source, so the next rewind's plan removes it.
-const TempSuffix = ".fastrewind.tmp"
+const TempSuffix = plan.TempSuffix
 
 // WriteDurably replaces the file name, or makes it with mode, such that after a crash at any moment there is either the old
 // file (or none) or the new one, complete: temporary file, fsync, rename, fsync of the directory. When it returns nil the

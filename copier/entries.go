@@ -3,6 +3,7 @@ package copier
 import (
 	"context"
 	"errors"
+	"io/fs"
 
 	"github.com/fastrewind/fastrewind/internal/fault"
 	"github.com/fastrewind/fastrewind/internal/fsx"
@@ -30,6 +31,9 @@ func (c *Copier) makeEntries(ctx context.Context, actions []plan.Action) error {
 		case pg.Directory:
 			c.touch(a.Path)
 			if err := c.fs.Mkdir(a.Path, c.opts.DirMode); err != nil {
+				if errors.Is(err, fs.ErrExist) && c.madeBefore(a.Path) {
+					continue
+				}
 				if errors.Is(err, fsx.ErrUnsafe) {
 					return unsafePath(err, `target directory path is unsafe for directory creation: "%s"`, a.Path)
 				}
@@ -50,6 +54,17 @@ func (c *Copier) makeEntries(ctx context.Context, actions []plan.Action) error {
 		c.count(func(s *Stats) { s.Made++ })
 	}
 	return nil
+}
+
+// madeBefore reports that an interrupted run made the directory, and that only its name, or that of a link on the way to
+// it, was lost since. Any other directory that is in the way may be somebody else's: of the source, if both use one
+// location for a tablespace.
+func (c *Copier) madeBefore(name string) bool {
+	if c.opts.MadeBefore == nil || !c.opts.MadeBefore(name) {
+		return false
+	}
+	info, err := c.fs.Lstat(name)
+	return err == nil && info.IsDir()
 }
 
 // truncate cuts files at the size they have in the source, and fsyncs them, through the descriptors that cut them.
@@ -108,7 +123,11 @@ func (c *Copier) remove(ctx context.Context, actions []plan.Action) error {
 			return err
 		}
 		a := &actions[i]
-		if err := c.removeEntry(a.Path, a.Type); err != nil {
+		err := c.removeEntry(a.Path, a.Type)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // somebody else was faster: a prefetching archiver, say; stock fails
+		}
+		if err != nil {
 			return err
 		}
 		c.count(func(s *Stats) { s.Removed++ })

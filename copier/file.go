@@ -20,6 +20,7 @@ type file struct {
 	run     *run
 	action  *plan.Action
 	pending atomic.Int64 // chunks not yet put
+	written atomic.Int64 // bytes
 
 	mu      sync.Mutex
 	out     fsx.File    // nil until the first chunk; not closed before the last
@@ -133,6 +134,14 @@ func (c *Copier) openTarget(name string, how fsx.Open) (fsx.File, error) {
 	}
 }
 
+// durable says what has become durable. f is complete.
+func (f *file) durable() DurableFile {
+	if f.action.Kind == plan.Copy {
+		return DurableFile{f.action.Path, f.size}
+	}
+	return DurableFile{f.action.Path, f.action.SourceSize}
+}
+
 // close gives the descriptor back. Called once, by whoever has f then.
 func (r *run) close(f *file) error {
 	r.openMu.Lock()
@@ -147,10 +156,10 @@ func (r *run) close(f *file) error {
 }
 
 // complete is called by one flusher when the last chunk of f has been counted off.
-func (r *run) complete(f *file) error {
+func (r *run) complete(ctx context.Context, f *file) error {
 	a := f.action
 	if f.gone {
-		return r.completeGone(f)
+		return r.completeGone(ctx, f)
 	}
 	if a.Kind == plan.Copy {
 		if r.opts.StrictSizes && f.size != a.SourceSize {
@@ -197,7 +206,7 @@ var zeroes [64 << 10]byte
 
 // completeGone removes a file that the source has no more, as stock does for a null chunk. The record of its removal is
 // in the WAL to be replayed.
-func (r *run) completeGone(f *file) error {
+func (r *run) completeGone(ctx context.Context, f *file) error {
 	if f.action.KeepIfGone {
 		return r.completeKept(f)
 	}
@@ -207,6 +216,11 @@ func (r *run) completeGone(f *file) error {
 		}
 	}
 	name := f.action.Path
+	if r.opts.Vanishing != nil {
+		if err := r.opts.Vanishing(ctx, name); err != nil {
+			return err
+		}
+	}
 	if err := r.removeEntry(name, f.action.Type); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}

@@ -5,6 +5,7 @@ import (
 	"maps"
 	"path"
 	"slices"
+	"sync"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -17,6 +18,9 @@ import (
 // a commit of the journal serves all who wait for it.
 const syncers = 8
 
+// syncGroupBytes is what is written to a group of files at least before they are synced early.
+const syncGroupBytes = 512 << 20
+
 // syncFiles fsyncs complete files until done is closed.
 //
 // Files come open, and are synced through the descriptor that wrote them. Linux reports a failed write to the descriptors
@@ -24,10 +28,13 @@ const syncers = 8
 // a descriptor opened anew hears nothing of it and its fsync succeeds. The number of files waiting here is bounded by
 // Options.OpenFiles, so that is how many descriptors it takes.
 //
-// They are gathered to half of that number before the first is synced: their writeback is under way by then, and one
-// commit of the journal serves many.
+// They are gathered to half of that number, or until syncGroupBytes were written to them, before the first is synced:
+// their writeback is under way by then, and one commit of the journal serves many; and no more than that is copied again
+// if the run is interrupted.
 func (r *run) syncFiles(ctx context.Context) error {
 	group := make([]*file, 0, r.opts.OpenFiles/2)
+	defer r.durable.end()
+	var bytes int64
 	flush := func() error {
 		if err := ctx.Err(); err != nil {
 			return err
@@ -39,12 +46,16 @@ func (r *run) syncFiles(ctx context.Context) error {
 			}
 			return r.close(f)
 		})
+		if err == nil && r.opts.Durable != nil {
+			r.durable.add(group)
+		}
 		clear(group)
-		group = group[:0]
+		group, bytes = group[:0], 0
 		return err
 	}
 	for f := range r.done {
-		if group = append(group, f); len(group) < cap(group) {
+		bytes += f.written.Load()
+		if group = append(group, f); len(group) < cap(group) && bytes < syncGroupBytes {
 			continue
 		}
 		if err := flush(); err != nil {
@@ -52,6 +63,57 @@ func (r *run) syncFiles(ctx context.Context) error {
 		}
 	}
 	return flush()
+}
+
+// durables are files that are durable and of which Options.Durable has not been told.
+//
+// It is told by a goroutine of its own. Durable may have to ask the source something, and wait until a worker gives a
+// connection back; that worker may wait for a file to be closed, which is what the syncer does.
+type durables struct {
+	mu    sync.Mutex
+	files []DurableFile
+	news  chan struct{} // of one element; closed at the end
+}
+
+func (d *durables) add(group []*file) {
+	d.mu.Lock()
+	for _, f := range group {
+		if !f.gone { // what was kept of a file the source has no more is not all of it
+			d.files = append(d.files, f.durable())
+		}
+	}
+	d.mu.Unlock()
+	select {
+	case d.news <- struct{}{}:
+	default: // there are news already
+	}
+}
+
+func (d *durables) end() { close(d.news) }
+
+func (d *durables) take() []DurableFile {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	files := d.files
+	d.files = nil
+	return files
+}
+
+// tellDurable tells Options.Durable of files until the syncer has ended and all have been told of.
+func (r *run) tellDurable(ctx context.Context) error {
+	for more := true; more; {
+		select {
+		case _, more = <-r.durable.news:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+		if files := r.durable.take(); len(files) > 0 {
+			if err := r.opts.Durable(ctx, files); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 // syncGroup runs sync(0) to sync(n-1), some at the same time, and stops at the first error.

@@ -20,6 +20,8 @@ type run struct {
 	flush chan written  // what the workers have written, on its way to the flushers; long, so that a slow disk does not hold a fast source
 	done  chan *file    // complete files, still open, on their way to the syncer; a place for every open file
 
+	durable durables
+
 	openMu sync.Mutex
 	open   map[*file]struct{} // every file whose descriptor is open
 }
@@ -37,6 +39,7 @@ func (c *Copier) copyAll(ctx context.Context, src Source, actions []plan.Action)
 		done:   make(chan *file, c.opts.OpenFiles),
 		open:   map[*file]struct{}{},
 	}
+	r.durable.news = make(chan struct{}, 1)
 	batches := make(chan *batch)
 	free := make(chan *batch, 2*c.opts.Jobs+1)
 	for range cap(free) {
@@ -80,6 +83,7 @@ func (c *Copier) copyAll(ctx context.Context, src Source, actions []plan.Action)
 		return nil
 	})
 	g.Go(func() error { return r.syncFiles(ctx) })
+	g.Go(func() error { return r.tellDurable(ctx) })
 	err := g.Wait()
 
 	c.count(func(s *Stats) { s.DrainTime += time.Since(lastByte) })
@@ -142,6 +146,7 @@ func (w *writer) put(ctx context.Context, f *file, want pg.FileRange, got pg.Fil
 	if _, err := f.out.WriteAt(got.Data, want.Offset); err != nil {
 		return w.writeFault(err, f.action.Path, want.Offset, n)
 	}
+	f.written.Add(n)
 	w.opts.Progress(n)
 	if w.end == 0 {
 		w.begin = want.Offset
@@ -192,7 +197,7 @@ func (r *run) flushFiles(ctx context.Context) error {
 		if f.pending.Add(-int64(w.chunks)) > 0 {
 			continue
 		}
-		if err := r.complete(f); err != nil {
+		if err := r.complete(ctx, f); err != nil {
 			return err
 		}
 	}

@@ -56,7 +56,7 @@ func TestCheckFindsBrokenArrows(t *testing.T) {
 		{"scan knows the archive", "scan", Module + "/archive", "scan must never import"},
 		{"archive knows the scan", "archive", Module + "/scan", "archive imports scan"},
 		{"pgx elsewhere", "internal/rewind", "github.com/jackc/pgx/v5", "internal/rewind imports github.com/jackc/pgx/v5, which is only for [fetch]"},
-		{"aws elsewhere", "fetch", "github.com/aws/aws-sdk-go-v2/service/s3", "only for [archive]"},
+		{"aws elsewhere", "fetch", "github.com/aws/aws-sdk-go-v2/service/s3", "only for [archive/object]"},
 		{"flags elsewhere", "scan", "github.com/spf13/pflag", "only for [cmd/fastrewind]"},
 		{"standard flags elsewhere", "copier", "flag", "only for [cmd/fastrewind bench]"},
 		{"logging elsewhere", "copier", "go.uber.org/zap/zapcore", "logged once"},

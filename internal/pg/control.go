@@ -63,6 +63,27 @@ var controlLayoutA = controlLayout{
 	crc:             288,
 }
 
+// Layout B: 18. The last checkpoint's wal_level lies in what was padding, and default_char_signedness comes before the
+// nonce, which moves the CRC.
+var controlLayoutB = func() controlLayout {
+	b := controlLayoutA
+	b.crc = 292
+	return b
+}()
+
+// Layout C: 19. CheckPoint has grown by 8 bytes (logicalDecodingEnabled, 64-bit nextMultiOffset), and there are
+// slru_pages_per_segment and data_checksum_version_init.
+var controlLayoutC = controlLayout{
+	state: 16, time: 24, checkPoint: 32,
+	redo: 40, tli: 48, prevTLI: 52, fullPageWrites: 56,
+	minRecoveryPoint: 144, minRecoveryPointTLI: 152,
+	backupStart: 160, backupEnd: 168, backupEndRequired: 176,
+	walLevel: 180, walLogHints: 184,
+	blockSize: 224, relSegSize: 228, walBlockSize: 236, segSiz: 240,
+	checksumVersion: 268,
+	crc:             308,
+}
+
 // Offsets that have been the same in every major: they say which layout the rest has.
 const (
 	controlOffSystemID       = 0  // 8 bytes
@@ -134,7 +155,7 @@ func DecodeControl(data []byte) (*Control, error) {
 			return nil, err
 		}
 		// Not another major's, but damaged: zeros, perhaps. The checks below say so in the words for one of ours.
-		v = &versions[len(versions)-1]
+		v = likelyVersion(le.Uint32(data[controlOffControlVersion:]), le.Uint32(data[controlOffCatalogVersion:]))
 	}
 	at := v.control
 	u32 := func(off int) uint32 { return le.Uint32(data[off:]) }

@@ -34,29 +34,70 @@ type WALFlags struct {
 	XactDropsRelations                             bool  // commits and aborts carry the bit (14 and later)
 }
 
-// versions is the one table. A row is added only after its values were checked against a released server; an unknown
-// catalog or control version is refused by name.
+// What the WAL of one major has in common with its neighbours'.
+var (
+	walFlags13 = WALFlags{
+		PageOverwriteContrecord: 0x0008,
+		PageAll:                 0x000F,
+		ImageHasHole:            0x01,
+		ImageCompressed:         0x02, // pglz; 0x04 is "apply"
+		DatabaseFileCopy:        0x00,
+		DatabaseDrop:            0x10,
+	}
+	walFlags14 = func() WALFlags {
+		f := walFlags13
+		f.TopLevelXID, f.XactDropsRelations = true, true
+		return f
+	}()
+	walFlags15 = WALFlags{
+		PageOverwriteContrecord: 0x0008,
+		PageAll:                 0x000F,
+		ImageHasHole:            0x01,
+		ImageCompressed:         0x04 | 0x08 | 0x10, // pglz, lz4, zstd; 0x02 is "apply"
+		TopLevelXID:             true,
+		CustomRmgrs:             true,
+		DatabaseFileCopy:        0x00,
+		DatabaseWALLog:          0x10,
+		DatabaseDrop:            0x20,
+		XactDropsRelations:      true,
+	}
+	walFlags19 = func() WALFlags {
+		f := walFlags15
+		f.PageOverwriteContrecord, f.PageAll = 0x0004, 0x0007
+		return f
+	}()
+)
+
+// versions is the one table, ascending. A row is added only after its values were checked against a released server, 19's
+// against its first release candidate; an unknown catalog or control version is refused by name.
 var versions = [...]Version{
 	{
-		Major:           15,
-		ControlVersion:  1300,
-		CatalogVersion:  202209061,
-		TablespaceDir:   "PG_15_202209061",
-		WALMagic:        0xD110,
-		control:         &controlLayoutA,
-		CheckpointBytes: 88,
-		WAL: WALFlags{
-			PageOverwriteContrecord: 0x0008,
-			PageAll:                 0x000F,
-			ImageHasHole:            0x01,
-			ImageCompressed:         0x04 | 0x08 | 0x10, // pglz, lz4, zstd
-			TopLevelXID:             true,
-			CustomRmgrs:             true,
-			DatabaseFileCopy:        0x00,
-			DatabaseWALLog:          0x10,
-			DatabaseDrop:            0x20,
-			XactDropsRelations:      true,
-		},
+		Major: 13, ControlVersion: 1300, CatalogVersion: 202007201, TablespaceDir: "PG_13_202007201", WALMagic: 0xD106,
+		control: &controlLayoutA, CheckpointBytes: 88, WAL: walFlags13,
+	},
+	{
+		Major: 14, ControlVersion: 1300, CatalogVersion: 202107181, TablespaceDir: "PG_14_202107181", WALMagic: 0xD10D,
+		control: &controlLayoutA, CheckpointBytes: 88, WAL: walFlags14,
+	},
+	{
+		Major: 15, ControlVersion: 1300, CatalogVersion: 202209061, TablespaceDir: "PG_15_202209061", WALMagic: 0xD110,
+		control: &controlLayoutA, CheckpointBytes: 88, WAL: walFlags15,
+	},
+	{
+		Major: 16, ControlVersion: 1300, CatalogVersion: 202307071, TablespaceDir: "PG_16_202307071", WALMagic: 0xD113,
+		control: &controlLayoutA, CheckpointBytes: 88, WAL: walFlags15,
+	},
+	{
+		Major: 17, ControlVersion: 1700, CatalogVersion: 202406281, TablespaceDir: "PG_17_202406281", WALMagic: 0xD116,
+		control: &controlLayoutA, CheckpointBytes: 88, WAL: walFlags15,
+	},
+	{
+		Major: 18, ControlVersion: 1800, CatalogVersion: 202506291, TablespaceDir: "PG_18_202506291", WALMagic: 0xD118,
+		control: &controlLayoutB, CheckpointBytes: 88, WAL: walFlags15,
+	},
+	{
+		Major: 19, ControlVersion: 1905, CatalogVersion: 202610061, TablespaceDir: "PG_19_202610061", WALMagic: 0xD122,
+		control: &controlLayoutC, CheckpointBytes: 96, WAL: walFlags19,
 	},
 }
 
@@ -79,6 +120,18 @@ func FindVersion(controlVersion, catalogVersion uint32) (*Version, error) {
 		}
 	}
 	return nil, &UnknownVersionError{controlVersion, catalogVersion}
+}
+
+// likelyVersion is the row that a damaged control file belongs to, judged by the one number that is left of the two; or
+// any, which will find other things wrong.
+func likelyVersion(controlVersion, catalogVersion uint32) *Version {
+	likely := &versions[0]
+	for i := range versions {
+		if v := &versions[i]; v.ControlVersion == controlVersion || v.CatalogVersion == catalogVersion {
+			likely = v
+		}
+	}
+	return likely
 }
 
 // VersionOf finds the row of a major, for tests and tools that have no pg_control at hand.

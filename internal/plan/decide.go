@@ -31,6 +31,10 @@ func (in *Input) decide(path string, source, target *pg.Entry, isRel bool) (verd
 	if path == "global/pg_control" {
 		return leave, nil
 	}
+	// What this program keeps there while it is at work is each side's own affair.
+	if path == JournalName {
+		return leave, nil
+	}
 	// macOS' Finder writes these whenever somebody looks at a directory; a server never reads them.
 	if strings.Contains(path, ".DS_Store") {
 		return leave, nil
@@ -44,6 +48,11 @@ func (in *Input) decide(path string, source, target *pg.Entry, isRel bool) (verd
 	if source != nil && source.Type == pg.SymbolicLink && strings.HasPrefix(path, tablespaceDir) && !isTablespaceLink(path) {
 		return leave, fault.New("target symlink path is unsafe for creation: \"%s\"", path).
 			Advise("Only links named by a number lie in pg_tblspc. Nothing was changed; check who answers as the source.")
+	}
+
+	// Replaced at the very end, by its own procedure. Until then it keeps servers from starting.
+	if path == pg.BackupLabelName && (target == nil || target.Type == pg.RegularFile) {
+		return leaveExcluded, nil
 	}
 
 	// What is excluded is no use to the target either, not even what it has of its own.

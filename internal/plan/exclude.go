@@ -17,6 +17,13 @@ var excludedDirs = [...]string{
 	"pg_subtrans/",  // zeroed by StartupSUBTRANS
 }
 
+// JournalName is the file in a data directory by which an interrupted rewind of it can go on.
+const JournalName = "fastrewind.journal"
+
+// TempSuffix ends the names of files that are being written by a rewind, to be renamed. One that a crash left behind is
+// no use to anybody.
+const TempSuffix = ".fastrewind.tmp"
+
 // excludedFiles are never copied, wherever they lie (excludeFiles, filemap.c).
 var excludedFiles = map[string]bool{
 	"postgresql.auto.conf.tmp": true, // half-written by ALTER SYSTEM
@@ -26,6 +33,7 @@ var excludedFiles = map[string]bool{
 	"backup_manifest":          true, // of the backup this server began with, not of this rewind
 	"postmaster.pid":           true,
 	"postmaster.opts":          true,
+	JournalName + ".tmp":       true, // half-written
 }
 
 // relcacheInit begins the names of relation cache files, temporary ones included; rebuilt on start.
@@ -40,7 +48,7 @@ func temporary(path string) bool {
 // excluded reports whether path is never copied, for a reason that stock logs (check_file_excluded, filemap.c).
 func excluded(path string) bool {
 	name := path[strings.LastIndexByte(path, '/')+1:]
-	if excludedFiles[name] || strings.HasPrefix(name, relcacheInit) {
+	if excludedFiles[name] || strings.HasPrefix(name, relcacheInit) || strings.HasSuffix(name, TempSuffix) {
 		return true
 	}
 	for _, dir := range excludedDirs {

@@ -22,6 +22,14 @@ type Input struct {
 	SegSize uint32
 	// TablespaceDir is the version's directory below each tablespace, as in pg.Version.
 	TablespaceDir string
+	// Original is for the plan of a run that goes on where another was interrupted: the size in bytes a relation's file or
+	// a WAL segment had before the first of these runs touched it, the smallest if it was touched several times, or -1 if
+	// it did not exist; known is false for files that none of them has touched. What an interrupted run left in a file beyond its
+	// original size may be full of holes, so its present size proves nothing. nil: nothing was touched.
+	Original func(path string) (size int64, known bool)
+	// Copied reports that an earlier run has copied all of a file's content that is to be copied, and made it durable;
+	// sourceSize is the source's file's size in bytes now. nil: nothing was copied.
+	Copied func(path string, sourceSize int64) bool
 	// MaxGapBlocks is how many unchanged blocks between two changed ones are copied along, to save a request. 0 copies
 	// exactly what stock copies.
 	MaxGapBlocks int
@@ -106,6 +114,28 @@ func (l *listing) advance() error {
 	return nil
 }
 
+// original is the entry of a file in the target as it was before any run touched it, as far as that matters; or nil if it did not exist and the source has it, so that all of it is copied.
+func (m *maker) original(path string, source, target *pg.Entry) *pg.Entry {
+	if m.Original == nil || source == nil || target == nil || target.Type != pg.RegularFile {
+		return target
+	}
+	size, known := m.Original(path)
+	switch {
+	case !known || size >= target.Size:
+		return target
+	case size < 0:
+		return nil
+	default:
+		was := *target
+		was.Size = size
+		return &was
+	}
+}
+
+func (m *maker) copied(path string, sourceSize int64) bool {
+	return m.Copied != nil && m.Copied(path, sourceSize)
+}
+
 // maker collects the plan while the listings are walked.
 type maker struct {
 	Input
@@ -134,6 +164,8 @@ func (m *maker) path(source, target *pg.Entry) error {
 		m.plan.TotalBytes += source.Size
 	}
 
+	present := target
+	target = m.original(path, source, target)
 	v, err := m.decide(path, source, target, isRel)
 	if err != nil {
 		return err
@@ -149,12 +181,22 @@ func (m *maker) path(source, target *pg.Entry) error {
 	case create:
 		a.Kind = Create
 	case copyWhole:
-		a.Kind = Copy
+		if present == nil || !m.copied(path, source.Size) {
+			a.Kind = Copy
+		}
 	case relation:
-		if m.Blocks != nil {
+		copied := m.copied(path, source.Size)
+		if m.Blocks != nil && !copied {
 			a.Blocks = spans(m.Blocks.Blocks(rel), min(source.Size, target.Size), m.MaxGapBlocks)
 		}
 		a.Kind = relationAction(source, target, a.Blocks)
+		if a.Kind == CopyTail && copied {
+			a.Kind = 0
+		}
+		if present.Size > source.Size && a.Kind != Truncate {
+			// An interrupted run went beyond what the source has now: the tail, then the cut.
+			a.Blocks, a.Kind, a.TargetSize = a.CopySpans(), Truncate, present.Size
+		}
 	case removeExcluded:
 		m.plan.Excluded = append(m.plan.Excluded, path)
 		fallthrough

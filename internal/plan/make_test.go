@@ -80,7 +80,12 @@ func TestRules(t *testing.T) {
 
 		{rule: "an excluded file in the source is not copied", source: list(file("postmaster.pid", 5)), want: []string{"excluded postmaster.pid"}},
 		{rule: "an excluded file in the target is removed", target: list(file("postmaster.opts", 5)), want: []string{"REMOVE postmaster.opts", "excluded postmaster.opts"}},
-		{rule: "an excluded file in both is removed", source: list(file("backup_label", 5)), target: list(file("backup_label", 5)), want: []string{"REMOVE backup_label", "excluded backup_label"}},
+		{rule: "an excluded file in both is removed", source: list(file("tablespace_map", 5)), target: list(file("tablespace_map", 5)), want: []string{"REMOVE tablespace_map", "excluded tablespace_map"}},
+		{rule: "backup_label is left to its own procedure", source: list(file("backup_label", 5)), target: list(file("backup_label", 6)), want: []string{"excluded backup_label"}},
+		{rule: "but not under another directory", target: list(dir("x"), file("x/backup_label", 6)), want: []string{"REMOVE x/backup_label", "REMOVE x", "excluded x/backup_label"}},
+		{rule: "the journal is left alone", source: list(file("fastrewind.journal", 5)), target: list(file("fastrewind.journal", 6))},
+		{rule: "what a run was writing is removed and not copied", source: list(file("fastrewind.journal.tmp", 5), file("global/pg_control.fastrewind.tmp", 5)), target: list(file("postgresql.auto.conf.fastrewind.tmp", 6)),
+			want: []string{"REMOVE postgresql.auto.conf.fastrewind.tmp", "excluded fastrewind.journal.tmp", "excluded global/pg_control.fastrewind.tmp", "excluded postgresql.auto.conf.fastrewind.tmp"}},
 		{rule: "exclusion goes by the last component, in any directory", source: list(file("a/backup_manifest", 5), file("b/tablespace_map", 1), file("current_logfiles.tmp", 1), file("postgresql.auto.conf.tmp", 1)),
 			want: []string{"excluded a/backup_manifest", "excluded b/tablespace_map", "excluded current_logfiles.tmp", "excluded postgresql.auto.conf.tmp"}},
 		{rule: "exclusion wants the whole name", source: list(file("backup_label.old", 5), file("current_logfiles", 1), file("postmaster.pid.x", 1)),
@@ -97,7 +102,7 @@ func TestRules(t *testing.T) {
 		{rule: "temporary files of the target are removed, their directory too", target: list(dir("base/pgsql_tmp"), file("base/pgsql_tmp/pgsql_tmp1.0", 3)),
 			want: []string{"REMOVE base/pgsql_tmp/pgsql_tmp1.0", "REMOVE base/pgsql_tmp"}},
 		{rule: "a temporary name without a directory is a file like any other", source: list(file("pgsql_tmp", 1)), want: []string{"COPY pgsql_tmp 0+1"}},
-		{rule: "an excluded file may be of two types", source: list(dir("backup_label")), target: list(file("backup_label", 1)), want: []string{"REMOVE backup_label", "excluded backup_label"}},
+		{rule: "an excluded file may be of two types", source: list(dir("postmaster.opts")), target: list(file("postmaster.opts", 1)), want: []string{"REMOVE postmaster.opts", "excluded postmaster.opts"}},
 
 		{rule: "only in the source: a directory is created", source: list(dir("base/7")), want: []string{"CREATE base/7"}},
 		{rule: "only in the source: a link is created", source: list(link("pg_tblspc/16400", "/srv/ts")), want: []string{"CREATE pg_tblspc/16400 -> /srv/ts"}},

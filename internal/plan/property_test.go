@@ -147,7 +147,10 @@ func rehearse(in Input, p *Plan, blocks noted) error {
 			return fmt.Errorf("%s is not as in the source at the end", e.Path)
 		}
 	}
-	for name := range target {
+	for name, e := range target {
+		if name == pg.BackupLabelName && e.Type == pg.RegularFile {
+			continue // of another procedure
+		}
 		if _, ok := source[name]; !ok {
 			return fmt.Errorf("%s is left over", name)
 		}
