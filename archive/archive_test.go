@@ -3,12 +3,14 @@ package archive
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -23,7 +25,10 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-const segSize = 1 << 20
+const (
+	segSize  = 1 << 20
+	systemID = 7710427983572053948
+)
 
 // world is a data directory with a pg_wal, and an archive directory beside it.
 type world struct {
@@ -43,9 +48,35 @@ func newWorld(t *testing.T) world {
 	return w
 }
 
+func version(t testing.TB) *pg.Version {
+	t.Helper()
+	v, ok := pg.VersionOf(15)
+	if !ok {
+		t.Fatal("15 is not known")
+	}
+	return v
+}
+
+func identity(t testing.TB) Identity {
+	return Identity{Version: version(t), SegSize: segSize, SystemID: systemID, Histories: []pg.History{{{TLI: 1}}}}
+}
+
 func name(n pg.SegNo) string { return pg.SegmentName(1, n, segSize) }
 
-func content(n pg.SegNo) []byte { return bytes.Repeat([]byte{byte(n)}, segSize) }
+// content is a segment of timeline 1 as a server would have begun it.
+func content(n pg.SegNo) []byte {
+	b := bytes.Repeat([]byte{byte(n)}, segSize)
+	le := binary.LittleEndian
+	le.PutUint16(b[0:], 0xD110)
+	le.PutUint16(b[2:], longHeaderFlag)
+	le.PutUint32(b[4:], 1)
+	le.PutUint64(b[8:], uint64(n)*segSize)
+	le.PutUint32(b[16:], 0)
+	le.PutUint64(b[24:], systemID)
+	le.PutUint32(b[32:], segSize)
+	le.PutUint32(b[36:], pg.WALBlockSize)
+	return b
+}
 
 func put(t *testing.T, dir string, n pg.SegNo, data []byte) {
 	t.Helper()
@@ -54,28 +85,49 @@ func put(t *testing.T, dir string, n pg.SegNo, data []byte) {
 	}
 }
 
-func (w world) restore(t *testing.T, command string) *Restore {
+// spool makes a Spool that must leave nothing behind, neither beside the data directory nor in it.
+func (w world) spool(t *testing.T, cfg SpoolConfig) *Spool {
 	t.Helper()
-	r, err := NewRestore(RestoreConfig{Command: command, DataDir: w.data, SegSize: segSize, Output: io.Discard})
+	cfg.DataDir, cfg.Identity = w.data, identity(t)
+	if cfg.Margin == 0 {
+		cfg.Margin = -1
+	}
+	before := w.inData(t)
+	s, err := NewSpool(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		if err := r.Close(); err != nil {
+		if err := s.Close(); err != nil {
 			t.Error(err)
 		}
-		if left, _ := filepath.Glob(filepath.Join(filepath.Dir(w.data), ".fastrewind-wal-*")); len(left) > 0 {
+		if left, _ := filepath.Glob(filepath.Join(filepath.Dir(w.data), privatePrefix+"*")); len(left) > 0 {
 			t.Errorf("left behind: %v", left)
 		}
-		if left, _ := filepath.Glob(filepath.Join(w.wal, "*")); len(left) > 0 {
-			for _, f := range left {
-				if !pg.IsSegmentName(filepath.Base(f)) {
-					t.Errorf("%s is in pg_wal", f)
-				}
+		for _, path := range w.inData(t) {
+			if !slices.Contains(before, path) && !pg.IsSegmentName(filepath.Base(path)) {
+				t.Errorf("%s is in the data directory", path)
 			}
 		}
 	})
-	return r
+	return s
+}
+
+func (w world) inData(t *testing.T) (paths []string) {
+	t.Helper()
+	err := filepath.WalkDir(w.data, func(path string, _ fs.DirEntry, err error) error {
+		paths = append(paths, path)
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return paths
+}
+
+func (w world) command(t *testing.T, command string) *Spool {
+	t.Helper()
+	return w.spool(t, SpoolConfig{Fetchers: []Fetcher{NewCommand(CommandConfig{Command: command, Major: 15, SegSize: segSize})}})
 }
 
 func check(t *testing.T, s *Segment, n pg.SegNo) {
@@ -96,6 +148,60 @@ func check(t *testing.T, s *Segment, n pg.SegNo) {
 	}
 }
 
+func mustOpen(t *testing.T, s Store, n pg.SegNo) {
+	t.Helper()
+	seg, err := s.Open(t.Context(), 1, n)
+	if err != nil {
+		t.Fatalf("segment %d: %v", n, err)
+	}
+	check(t, seg, n)
+}
+
+func advice(err error) string {
+	var f *fault.Error
+	if errors.As(err, &f) {
+		return f.Advice
+	}
+	return ""
+}
+
+// events notes what was told.
+type events struct {
+	mu  sync.Mutex
+	all []Event
+}
+
+func (e *events) note(ev Event) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.all = append(e.all, ev)
+}
+
+func (e *events) of(kind EventKind) (some []Event) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for _, ev := range e.all {
+		if ev.Kind == kind {
+			some = append(some, ev)
+		}
+	}
+	return some
+}
+
+// patience is how long a test waits for what must happen, however slow the machine; it decides only how a failing test
+// ends.
+const patience = time.Minute
+
+// eventually waits until cond holds.
+func eventually(t *testing.T, what string, cond func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(patience); !cond(); time.Sleep(2 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("it does not come to that %s", what)
+		}
+	}
+}
+
 func TestPgWal(t *testing.T) {
 	w := newWorld(t)
 	store := NewPgWal(w.data, segSize)
@@ -111,11 +217,7 @@ func TestPgWal(t *testing.T) {
 	if err := os.Symlink(name(8), filepath.Join(w.wal, name(8))); err != nil {
 		t.Fatal(err)
 	}
-	s, err := store.Open(t.Context(), 1, 3)
-	if err != nil {
-		t.Fatal(err)
-	}
-	check(t, s, 3)
+	mustOpen(t, store, 3)
 
 	tests := []struct {
 		what string
@@ -124,8 +226,8 @@ func TestPgWal(t *testing.T) {
 		is   error
 	}{
 		{"missing", 2, `could not open file "%s": No such file or directory`, fs.ErrNotExist},
-		{"too short", 4, `unexpected file size for "%s": 1000 instead of 1048576`, ErrSize},
-		{"empty", 5, `unexpected file size for "%s": 0 instead of 1048576`, ErrSize},
+		{"too short", 4, `unexpected file size for "%s": 1000 instead of 1048576`, ErrWrongSegment},
+		{"empty", 5, `unexpected file size for "%s": 0 instead of 1048576`, ErrWrongSegment},
 		{"a directory", 6, `could not open file "%s": not a regular file`, errNotRegular},
 		{"a pipe", 7, `could not open file "%s": not a regular file`, errNotRegular},
 		{"a link to itself", 8, `could not open file "%s": Too many levels of symbolic links`, syscall.ELOOP},
@@ -134,6 +236,9 @@ func TestPgWal(t *testing.T) {
 		_, err := store.Open(t.Context(), 1, tt.seg)
 		if want := fmt.Sprintf(tt.text, w.data+"/pg_wal/"+name(tt.seg)); err == nil || err.Error() != want || !errors.Is(err, tt.is) {
 			t.Errorf("%s: %v, want %s", tt.what, err, want)
+		}
+		if store.Has(1, tt.seg) {
+			t.Errorf("%s: it has it", tt.what)
 		}
 	}
 	ctx, cancel := context.WithCancel(t.Context())
@@ -158,181 +263,6 @@ func TestReadError(t *testing.T) {
 	}
 }
 
-func TestRestore(t *testing.T) {
-	w := newWorld(t)
-	put(t, w.archive, 3, content(3))
-	log := filepath.Join(w.archive, "log")
-	r := w.restore(t, fmt.Sprintf("echo %%f %%p >> %s; cp %s/%%f %%p", log, w.archive))
-	for range 2 {
-		s, err := r.Open(t.Context(), 1, 3)
-		if err != nil {
-			t.Fatal(err)
-		}
-		check(t, s, 3)
-	}
-	ran, err := os.ReadFile(log)
-	if err != nil {
-		t.Fatal(err)
-	}
-	path := filepath.Join(r.dir, name(3))
-	if want := name(3) + " " + path + "\n"; string(ran) != want {
-		t.Errorf("ran with %q, want once %q", ran, want)
-	}
-	if !filepath.IsAbs(path) {
-		t.Errorf("%%p is %s, not absolute", path)
-	}
-	if fi, err := os.Stat(r.dir); err != nil || fi.Mode().Perm() != 0o700 {
-		t.Errorf("private directory: %v, %v", fi.Mode(), err)
-	}
-	if filepath.Dir(r.dir) != filepath.Dir(w.data) {
-		t.Errorf("private directory %s is not beside %s", r.dir, w.data)
-	}
-
-	if _, err := r.Open(t.Context(), 1, 4); !errors.Is(err, fs.ErrNotExist) || err.Error() != `could not restore file "`+name(4)+`" from archive` {
-		t.Errorf("missing in the archive: %v", err)
-	}
-
-	if _, ok := r.Keep(name(4)); ok {
-		t.Error("keeps what was not restored")
-	}
-	kept, ok := r.Keep(name(3))
-	if !ok {
-		t.Fatal("does not keep a restored segment")
-	}
-	if err := os.Rename(kept, filepath.Join(w.wal, name(3))); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := r.Open(t.Context(), 1, 3); err == nil || errors.Is(err, fs.ErrNotExist) {
-		t.Errorf("a segment moved away: %v", err)
-	}
-}
-
-// TestRestoreResults has a row for every way a command can end (facts from runs of 15.18).
-func TestRestoreResults(t *testing.T) {
-	missing := `could not restore file "` + name(3) + `" from archive`
-	tests := []struct {
-		what, command string
-		want          string
-		notThere      bool // another store may be asked
-	}{
-		{"it fails", "exit 1", missing, true},
-		{"it fails with the highest ordinary status", "exit 125", missing, true},
-		{"it cannot be executed", "exit 126", "restore_command failed: command not executable", false},
-		{"it is not there", "/no/such/command", "restore_command failed: command not found", false},
-		{"its child was interrupted", "exit 130", "restore_command failed: child process exited with exit code 130", false},
-		{"it was killed", "kill -KILL $$", "restore_command failed: child process was terminated by signal 9: Killed", false},
-		{"it was terminated", "kill -TERM $$", "restore_command failed: child process was terminated by signal 15: Terminated", false},
-		{"it is content with nothing", "true", missing, true},
-		{"it leaves a short file", "head -c 1000 /dev/zero > %p", `unexpected file size for "` + name(3) + `": 1000 instead of 1048576`, false},
-		{"it leaves a long file", "head -c 1048577 /dev/zero > %p", `unexpected file size for "` + name(3) + `": 1048577 instead of 1048576`, false},
-		{"it fails after a whole file", "head -c 1048576 /dev/zero > %p; exit 3", missing, true},
-		{"it leaves a directory", "mkdir -p %p", `could not open file "%DIR/` + name(3) + `" restored from archive: not a regular file`, false},
-		{"it wants to know the restart point", "cp %r %p", "cannot use restore_command with %r placeholder", false},
-	}
-	for _, tt := range tests {
-		t.Run(tt.what, func(t *testing.T) {
-			w := newWorld(t)
-			r := w.restore(t, tt.command)
-			for range 2 { // a second attempt must not see the first one's leavings
-				_, err := r.Open(t.Context(), 1, 3)
-				want := strings.ReplaceAll(tt.want, "%DIR", r.dir)
-				if err == nil || err.Error() != want || errors.Is(err, fs.ErrNotExist) != tt.notThere {
-					t.Fatalf("got %v, want %s", err, want)
-				}
-			}
-			if _, ok := r.Keep(name(3)); ok {
-				t.Error("keeps what did not arrive")
-			}
-		})
-	}
-}
-
-func TestRestoreLinkIntoArchive(t *testing.T) {
-	w := newWorld(t)
-	put(t, w.archive, 3, content(3))
-	r := w.restore(t, "ln -s "+w.archive+"/%f %p")
-	s, err := r.Open(t.Context(), 1, 3)
-	if err != nil {
-		t.Fatal(err)
-	}
-	check(t, s, 3)
-	if path, ok := r.Keep(name(3)); ok {
-		t.Errorf("keeps %s, which is a link", path)
-	}
-}
-
-func TestRestoreOutputAndDebug(t *testing.T) {
-	w := newWorld(t)
-	put(t, w.archive, 3, content(3))
-	var out, debug bytes.Buffer
-	r, err := NewRestore(RestoreConfig{Command: "echo one; echo two >&2; cp " + w.archive + "/%f %p", DataDir: w.data, SegSize: segSize, Output: &out,
-		Debug: func(format string, args ...any) { fmt.Fprintf(&debug, format, args...) }})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer r.Close()
-	s, err := r.Open(t.Context(), 1, 3)
-	if err != nil {
-		t.Fatal(err)
-	}
-	s.Close()
-	if out.String() != "one\ntwo\n" {
-		t.Errorf("output %q", out.String())
-	}
-	if want := fmt.Sprintf("using file %q restored from archive", filepath.Join(r.dir, name(3))); debug.String() != want {
-		t.Errorf("debug %q, want %q", debug.String(), want)
-	}
-}
-
-func TestRestoreCancelled(t *testing.T) {
-	w := newWorld(t)
-	pidFile := filepath.Join(w.archive, "pid")
-	r := w.restore(t, "sleep 600 & echo $! > "+pidFile+"; wait")
-	ctx, cancel := context.WithCancel(t.Context())
-	done := make(chan error)
-	go func() {
-		_, err := r.Open(ctx, 1, 3)
-		done <- err
-	}()
-	pid := waitForPID(t, pidFile)
-	// One that waits for its turn is released as well.
-	waiting := make(chan error)
-	go func() {
-		_, err := r.Open(ctx, 1, 4)
-		waiting <- err
-	}()
-	cancel()
-	if err := <-done; !errors.Is(err, context.Canceled) {
-		t.Errorf("got %v", err)
-	}
-	if err := <-waiting; !errors.Is(err, context.Canceled) {
-		t.Errorf("the one waiting: %v", err)
-	}
-	waitForEnd(t, pid)
-}
-
-func TestRestoreOneAtATime(t *testing.T) {
-	w := newWorld(t)
-	for n := range pg.SegNo(6) {
-		put(t, w.archive, n, content(n))
-	}
-	lock := filepath.Join(w.archive, "lock")
-	r := w.restore(t, fmt.Sprintf("mkdir %[1]s || exit 200; cp %[2]s/%%f %%p; rmdir %[1]s", lock, w.archive))
-	var wg sync.WaitGroup
-	for i := range 12 {
-		wg.Go(func() {
-			n := pg.SegNo(i % 6)
-			s, err := r.Open(t.Context(), 1, n)
-			if err != nil {
-				t.Error(err)
-				return
-			}
-			check(t, s, n)
-		})
-	}
-	wg.Wait()
-}
-
 func TestChain(t *testing.T) {
 	w := newWorld(t)
 	put(t, w.wal, 3, content(3))
@@ -341,23 +271,19 @@ func TestChain(t *testing.T) {
 	put(t, w.archive, 4, content(4))
 	put(t, w.archive, 5, content(5))
 	log := filepath.Join(w.archive, "log")
-	chain := Chain{NewPgWal(w.data, segSize), w.restore(t, "echo %f >> "+log+"; cp "+w.archive+"/%f %p")}
+	chain := Chain{NewPgWal(w.data, segSize), w.command(t, "echo %f >> "+log+"; cp "+w.archive+"/%f %p")}
 	for n := pg.SegNo(3); n <= 5; n++ {
-		s, err := chain.Open(t.Context(), 1, n)
-		if err != nil {
-			t.Fatalf("segment %d: %v", n, err)
-		}
-		check(t, s, n)
+		mustOpen(t, chain, n)
 	}
 	if asked, _ := os.ReadFile(log); string(asked) != name(4)+"\n"+name(5)+"\n" {
 		t.Errorf("the archive was asked for %q", asked)
 	}
 
-	var f *fault.Error
 	_, err := chain.Open(t.Context(), 1, 6)
-	if !errors.As(err, &f) || !errors.Is(err, fs.ErrNotExist) || f.Text != `could not restore file "`+name(6)+`" from archive` ||
-		!strings.Contains(f.Advice, `unexpected file size for "`+filepath.Join(w.wal, name(6))) {
-		t.Errorf("damaged here, missing there: %v (%s)", err, f.Advice)
+	if err == nil || !errors.Is(err, fs.ErrNotExist) || err.Error() != `could not restore file "`+name(6)+`" from archive` ||
+		!strings.Contains(advice(err), w.wal+`: unexpected file size for "`+filepath.Join(w.wal, name(6))) ||
+		!strings.Contains(advice(err), "restore_command: child process exited with exit code 1") {
+		t.Errorf("damaged here, missing there: %v (%s)", err, advice(err))
 	}
 	if _, err := (Chain{NewPgWal(w.data, segSize)}).Open(t.Context(), 1, 9); !errors.Is(err, fs.ErrNotExist) || !strings.Contains(err.Error(), `/pg_wal/`+name(9)+`": No such file or directory`) {
 		t.Errorf("pg_wal alone: %v", err)
@@ -375,52 +301,105 @@ func TestChain(t *testing.T) {
 	}
 }
 
-func TestPrivateDirAvoidsTargetAndBlanks(t *testing.T) {
-	top := filepath.Join(t.TempDir(), "with blank")
-	data := filepath.Join(top, "data")
-	if err := os.MkdirAll(data, 0o700); err != nil {
-		t.Fatal(err)
+// A segment of pg_wal that is not what it is named after is read only if there is no other.
+func TestChainSuspect(t *testing.T) {
+	w := newWorld(t)
+	foreign := content(3)
+	foreign[24]++
+	for n := pg.SegNo(3); n <= 4; n++ {
+		put(t, w.wal, n, foreign)
 	}
-	dir, err := privateDir(data)
-	if err != nil {
-		t.Fatal(err)
+	put(t, w.archive, 3, content(3))
+	local := NewPgWal(w.data, segSize).Expect(identity(t))
+	if local.Has(1, 3) {
+		t.Error("pg_wal has it")
 	}
-	defer os.RemoveAll(dir)
-	if strings.Contains(dir, " ") || filepath.Dir(dir) != filepath.Clean(os.TempDir()) {
-		t.Errorf("made %s", dir)
+	chain := Chain{local, w.command(t, "cp "+w.archive+"/%f %p")}
+	mustOpen(t, chain, 3)
+	for _, c := range []Chain{chain, {local}} {
+		s, err := c.Open(t.Context(), 1, 4)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if s.Path() != filepath.Join(w.wal, name(4)) {
+			t.Errorf("opened %s", s.Path())
+		}
+		s.Close()
 	}
-	t.Setenv("TMPDIR", filepath.Join(data, "tmp"))
-	if dir, err := privateDir(data); err == nil {
-		t.Errorf("made %s in the data directory", dir)
-	}
-	t.Setenv("TMPDIR", "/no/such/directory")
-	if _, err := privateDir(data); !errors.Is(err, fs.ErrNotExist) {
-		t.Errorf("no temporary directory: %v", err)
+	ctx, cancel := context.WithCancel(t.Context())
+	hanging := Chain{local, newWorld(t).spool(t, SpoolConfig{Fetchers: []Fetcher{fetcher(func(context.Context, pg.SegNo, string) error { cancel(); return errors.New("late") })}})}
+	if _, err := hanging.Open(ctx, 1, 4); !errors.Is(err, context.Canceled) {
+		t.Errorf("cancelled: %v", err)
 	}
 }
 
-func waitForPID(t *testing.T, path string) int {
-	t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
-		var pid int
-		if data, err := os.ReadFile(path); err == nil {
-			if _, err := fmt.Sscanf(string(data), "%d\n", &pid); err == nil {
-				return pid
+// TestMissingEverywhere has a row for every combination of answers: whose words the error has, and that all are listed.
+func TestMissingEverywhere(t *testing.T) {
+	gone := fault.Because(fs.ErrNotExist, "no such object")
+	denied := fault.New("access denied")
+	wrong := fault.Because(ErrWrongSegment, "another cluster's")
+	tests := []struct {
+		what    string
+		said    []error // by the named archives
+		command string  // restore_command, or none
+		want    string
+		missing bool
+		listed  []string
+	}{
+		{"nothing but pg_wal and an archive", []error{gone}, "", `could not open file "WAL/NAME": No such file or directory`, true,
+			[]string{"WAL: not there", "archive 0: not there"}},
+		{"two archives and a command", []error{gone, gone}, "exit 3", `could not restore file "NAME" from archive`, true,
+			[]string{"WAL: not there", "archive 0: not there", "archive 1: not there", "restore_command: child process exited with exit code 3"}},
+		{"one archive cannot tell", []error{denied, gone}, "", "access denied", false,
+			[]string{"WAL: not there", "archive 0: access denied", "archive 1: not there"}},
+		{"an archive cannot tell, the command does not have it", []error{denied}, "exit 1", "access denied", false,
+			[]string{"archive 0: access denied", "restore_command: child process exited with exit code 1"}},
+		{"an archive has a wrong one", []error{wrong}, "exit 1", "another cluster's", false, []string{"archive 0: another cluster's"}},
+		{"the command cannot run", []error{denied}, "exit 127", "restore_command failed: command not found", false,
+			[]string{"archive 0: access denied", "restore_command: restore_command failed: command not found"}},
+		{"an archive fails without words", []error{errors.New("boom")}, "", `could not fetch "NAME" from archive 0: boom`, false, nil},
+	}
+	for _, tt := range tests {
+		t.Run(tt.what, func(t *testing.T) {
+			w := newWorld(t)
+			var from []Fetcher
+			for i, err := range tt.said {
+				from = append(from, namedFetcher{fmt.Sprintf("archive %d", i), func(context.Context, pg.SegNo, string) error { return err }})
 			}
-		}
+			if tt.command != "" {
+				from = append(from, NewCommand(CommandConfig{Command: tt.command, Major: 15, SegSize: segSize}))
+			}
+			chain := Chain{NewPgWal(w.data, segSize), w.spool(t, SpoolConfig{Fetchers: from})}
+			_, err := chain.Open(t.Context(), 1, 3)
+			r := strings.NewReplacer("WAL", w.wal, "NAME", name(3))
+			if err == nil || err.Error() != r.Replace(tt.want) || errors.Is(err, fs.ErrNotExist) != tt.missing {
+				t.Fatalf("got %v (missing: %v), want %s", err, errors.Is(err, fs.ErrNotExist), r.Replace(tt.want))
+			}
+			for _, line := range tt.listed {
+				if !strings.Contains(advice(err), "\n  "+r.Replace(line)+"\n") {
+					t.Errorf("not in the advice: %s\n%s", r.Replace(line), advice(err))
+				}
+			}
+		})
 	}
-	t.Fatalf("%s was not written", path)
-	return 0
 }
 
-// waitForEnd waits until a process that is no child of ours is gone, or dead and not yet collected by its new parent.
-func waitForEnd(t *testing.T, pid int) {
-	t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
-		stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-		if err != nil || strings.Contains(string(stat), ") Z ") {
-			return
-		}
-	}
-	t.Errorf("process %d is still running", pid)
+// fetcher and namedFetcher are places that a test makes up.
+type fetcher func(ctx context.Context, seg pg.SegNo, path string) error
+
+func (f fetcher) Fetch(ctx context.Context, _ pg.TLI, seg pg.SegNo, path string) error {
+	return f(ctx, seg, path)
+}
+func (f fetcher) String() string { return "a place" }
+
+type namedFetcher struct {
+	name string
+	fetcher
+}
+
+func (f namedFetcher) String() string { return f.name }
+
+// have is a place that has all segments.
+func have(_ context.Context, seg pg.SegNo, path string) error {
+	return os.WriteFile(path, content(seg), 0o600)
 }

@@ -5,6 +5,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"sync"
 
 	"golang.org/x/sys/unix"
 
@@ -13,8 +14,11 @@ import (
 
 // Segment is one WAL segment, open for reading. ReadAt may be called from several goroutines at once.
 type Segment struct {
-	file *os.File
-	size int64
+	file    *os.File
+	size    int64
+	suspect error // why its first page is not what it must be; the reader will find out by itself
+	release func()
+	once    sync.Once
 }
 
 // openSegment opens a file and finds out its size. Errors are those of package os, or errNotRegular.
@@ -47,8 +51,16 @@ func (s *Segment) ReadAt(p []byte, off int64) (int, error) {
 	return n, err
 }
 
-// Close closes the file. The bytes a ReadAt returned stay the caller's.
-func (s *Segment) Close() error { return s.file.Close() }
+// Close closes the file. The bytes a ReadAt returned stay the caller's. A second Close does nothing.
+func (s *Segment) Close() (err error) {
+	s.once.Do(func() {
+		err = s.file.Close()
+		if s.release != nil {
+			s.release()
+		}
+	})
+	return err
+}
 
 // Size is the file's size in bytes: the WAL segment size, for every store checks that.
 func (s *Segment) Size() int64 { return s.size }

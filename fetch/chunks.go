@@ -12,6 +12,9 @@ import (
 	"github.com/fastrewind/fastrewind/internal/pg"
 )
 
+// rowOverhead is what a row of chunksSQL has beside path and data, in bytes, with room to spare.
+const rowOverhead = 64
+
 const (
 	oidTextArray = 1009
 	oidInt8Array = 1016
@@ -24,7 +27,8 @@ FROM ROWS FROM (pg_catalog.unnest($1::pg_catalog.text[]), pg_catalog.unnest($2::
   pg_catalog.unnest($3::pg_catalog.int4[])) AS r(path, begin, len)`
 
 // Fetch asks for all ranges in one statement, on one connection, which it holds until the last emit has returned. A
-// row's bytes are emitted from where they were received: nothing is copied.
+// row's bytes are emitted from where they were received: nothing is copied. If the connection breaks, it asks on another
+// one for the ranges that have not been emitted.
 func (s *Server) Fetch(ctx context.Context, ranges []pg.FileRange, emit func(i int, c pg.FileChunk) error) error {
 	if err := checkRanges(ranges, VerifyPath); err != nil {
 		return err
@@ -32,8 +36,30 @@ func (s *Server) Fetch(ctx context.Context, ranges []pg.FileRange, emit func(i i
 	if len(ranges) == 0 {
 		return nil
 	}
+	next := 0 // the first range that has not been emitted
+	return s.persist(ctx, func() (bool, error) {
+		began := next
+		err := s.fetch(ctx, ranges[began:], func(i int, c pg.FileChunk) error {
+			s.fetched.Store(true)
+			if err := emit(began+i, c); err != nil {
+				return &stopped{err}
+			}
+			next = began + i + 1
+			return nil
+		})
+		return next > began, err
+	})
+}
+
+// fetch asks for ranges once.
+func (s *Server) fetch(ctx context.Context, ranges []pg.FileRange, emit func(i int, c pg.FileChunk) error) error {
 	params := [][]byte{pathArray(ranges), offsetArray(ranges), lengthArray(ranges)}
+	answer := int64(0)
+	for i := range ranges {
+		answer += ranges[i].Length + int64(len(ranges[i].Path)) + rowOverhead
+	}
 	return s.with(ctx, func(sess *session) error {
+		sess.begin(answer, sess.stall)
 		if s.debugf != nil {
 			s.debugf("getting %d file chunks", len(ranges))
 		}
@@ -98,7 +124,7 @@ func decodeChunk(row [][]byte, r *pg.FileRange) (pg.FileChunk, error) {
 	case len(row[1]) != 8:
 		return pg.FileChunk{}, fault.New("unexpected result length while fetching remote files")
 	case string(row[0]) != r.Path:
-		return pg.FileChunk{}, fault.New("received data for file \"%s\", when requested for \"%s\"", row[0][:min(len(row[0]), maxPath)], r.Path)
+		return pg.FileChunk{}, fault.New("received data for file \"%s\", when requested for \"%s\"", printableLine(string(row[0][:min(len(row[0]), maxPath)])), r.Path)
 	}
 	if offset := int64(binary.BigEndian.Uint64(row[1])); offset != r.Offset {
 		return pg.FileChunk{}, fault.New("received data at offset %d of file \"%s\", when requested for offset %d", offset, r.Path, r.Offset)

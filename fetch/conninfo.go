@@ -57,12 +57,24 @@ func parseConnString(connString string, getenv func(string) string) (settings, e
 
 // set stores a keyword's value. libpq's text, also for keywords of libpqs to come.
 func (s settings) set(name, value string) error {
+	name, value = oldSpelling(name, value)
 	if keywordByName[name] == nil {
 		return fault.New("invalid connection option \"%s\"", name).
 			Advise("No libpq up to 19 knows this keyword. Look for a space missing or too many in the connection string.")
 	}
 	s[name] = value
 	return nil
+}
+
+// oldSpelling translates the one keyword of old that libpq still translates.
+func oldSpelling(name, value string) (string, string) {
+	if name != "requiressl" {
+		return name, value
+	}
+	if strings.HasPrefix(value, "1") {
+		return "sslmode", "require"
+	}
+	return "sslmode", "prefer"
 }
 
 // refuse fails if a keyword is set that can be neither honoured nor left out.
@@ -106,7 +118,7 @@ func parseKeywordValues(str string) (settings, error) {
 		if err != nil {
 			return nil, err
 		}
-		if secret && keywordByName[name] == nil {
+		if secret && keywordByName[name] == nil && name != "requiressl" {
 			name = "***"
 		}
 		if err := s.set(name, value); err != nil {
@@ -242,8 +254,18 @@ func (s settings) primaryConnInfo(major int) string {
 	for _, k := range keywords {
 		value := s[k.name]
 		switch k.name {
-		case "dbname", "replication", "fallback_application_name": // libpqwalreceiver's own
+		case "dbname": // libpqwalreceiver does not look at it; from 18 on, slot synchronisation does
+			if major < 18 {
+				continue
+			}
+		case "replication", "fallback_application_name": // libpqwalreceiver's own
 			continue
+		case "target_session_attrs":
+			value = sessionAttrsFor(value, major)
+		case "sslrootcert":
+			if value == "system" && major < 16 { // it would be taken for a file
+				value = ""
+			}
 		case "service", "servicefile": // its settings are written out: the server need not know the file
 			continue
 		case "user":
@@ -262,6 +284,17 @@ func (s settings) primaryConnInfo(major int) string {
 		b.WriteString(quoteValue(value))
 	}
 	return b.String()
+}
+
+// sessionAttrsFor is target_session_attrs for libpq of a major: up to 13 it knew any and read-write.
+func sessionAttrsFor(value string, major int) string {
+	switch {
+	case major >= 14 || value == "any" || value == "read-write":
+		return value
+	case value == "primary":
+		return "read-write"
+	}
+	return ""
 }
 
 // quoteValue quotes a value for a connection string if it needs it (appendConnStrVal, fe_utils/string_utils.c).

@@ -52,25 +52,27 @@ func TestParseConnString(t *testing.T) {
 
 func TestParseConnStringErrors(t *testing.T) {
 	for conn, want := range map[string]string{
-		"host":                           `missing "=" after "host" in connection info string`,
-		"host a=b":                       `missing "=" after "host" in connection info string`,
-		"password=top secret":            `missing "=" after "***" in connection info string`,
-		"password=top secret=1":          `invalid connection option "***"`,
-		"host='a":                        `unterminated quoted string in connection info string`,
-		"hots=a":                         `invalid connection option "hots"`,
-		"host=a\x00b":                    `invalid connection string: it has a zero byte`,
-		"sslcrl=/x":                      `connection option "sslcrl" is not supported`,
-		"gssencmode=require":             `connection option "gssencmode" is not supported`,
-		"replication=database":           `connection option "replication" is not supported`,
-		"scram_client_key=secret":        `connection option "scram_client_key" is not supported`,
-		"postgres://u:secret@[::1/":      `end of string reached when looking for matching "]" in IPv6 host address`,
-		"postgres://u:secret@[]/":        `IPv6 host address may not be empty`,
-		"postgres://u:secret@[::1]x":     `unexpected character after "]" (expected ":" or "/")`,
-		"postgres://u:secret%zz@h":       `invalid percent-encoded token`,
-		"postgres://u:secret%00@h":       `forbidden value %00 in percent-encoded value`,
-		"postgres://h?secret":            `missing key/value separator "=" in URI query parameter`,
-		"postgres://h?password=a=secret": `extra key/value separator "=" in URI query parameter`,
-		"postgres://h?secret=1":          `invalid URI query parameter`,
+		"host":                            `missing "=" after "host" in connection info string`,
+		"host a=b":                        `missing "=" after "host" in connection info string`,
+		"password=top secret":             `missing "=" after "***" in connection info string`,
+		"password=top secret=1":           `invalid connection option "***"`,
+		"host='a":                         `unterminated quoted string in connection info string`,
+		"hots=a":                          `invalid connection option "hots"`,
+		"host=a\x00b":                     `invalid connection string: it has a zero byte`,
+		"oauth_issuer=x":                  `connection option "oauth_issuer" is not supported`,
+		"sslkeylogfile=/x":                `connection option "sslkeylogfile" is not supported`,
+		"postgres://h?gssencmode=require": `connection option "gssencmode" is not supported`,
+		"gssencmode=require":              `connection option "gssencmode" is not supported`,
+		"replication=database":            `connection option "replication" is not supported`,
+		"scram_client_key=secret":         `connection option "scram_client_key" is not supported`,
+		"postgres://u:secret@[::1/":       `end of string reached when looking for matching "]" in IPv6 host address`,
+		"postgres://u:secret@[]/":         `IPv6 host address may not be empty`,
+		"postgres://u:secret@[::1]x":      `unexpected character after "]" (expected ":" or "/")`,
+		"postgres://u:secret%zz@h":        `invalid percent-encoded token`,
+		"postgres://u:secret%00@h":        `forbidden value %00 in percent-encoded value`,
+		"postgres://h?secret":             `missing key/value separator "=" in URI query parameter`,
+		"postgres://h?password=a=secret":  `extra key/value separator "=" in URI query parameter`,
+		"postgres://h?secret=1":           `invalid URI query parameter`,
 	} {
 		_, err := parseConnString(conn, env())
 		if err == nil || err.Error() != want {
@@ -81,8 +83,8 @@ func TestParseConnStringErrors(t *testing.T) {
 			t.Errorf("%q: the password shows: %v %s", conn, err, advice(err))
 		}
 	}
-	if _, err := parseConnString("host=a", env("PGSSLCRL=/x")); err == nil || !strings.Contains(advice(err), "PGSSLCRL") {
-		t.Errorf("PGSSLCRL: %v", err)
+	if _, err := parseConnString("host=a", env("PGGSSENCMODE=require")); err == nil || !strings.Contains(advice(err), "PGGSSENCMODE") {
+		t.Errorf("PGGSSENCMODE: %v", err)
 	}
 }
 
@@ -163,9 +165,20 @@ func TestHosts(t *testing.T) {
 		"load_balance_hosts=yes":                `invalid load_balance_hosts value: "yes"`,
 		"host=a ssl_min_protocol_version=SSLv3": `invalid ssl_min_protocol_version value: "SSLv3"`,
 		"host=a ssl_min_protocol_version=TLSv1.3 ssl_max_protocol_version=TLSv1.2": `invalid SSL protocol version range`,
-		"host=a sslmode=x password=secret":                                         `invalid connection options: failed to configure TLS (sslmode is invalid)`,
+		"host=a sslmode=x password=secret":                                         `invalid sslmode value: "x"`,
 		"target_session_attrs=x password=secret":                                   `invalid connection options: unknown target_session_attrs value: x`,
-		"host=a sslpassword=secret sslrootcert=/n":                                 `invalid connection options: failed to configure TLS (unable to read CA file: open /n: no such file or directory)`,
+		"host=a sslmode=require sslsni=x":                                          `invalid sslsni value: "x"`,
+		"host=a sslmode=require sslnegotiation=x":                                  `invalid sslnegotiation value: "x"`,
+		"host=a sslnegotiation=direct":                                             `weak sslmode "prefer" may not be used with sslnegotiation=direct (use "require", "verify-ca", or "verify-full")`,
+		"host=a sslmode=require sslrootcert=system":                                `weak sslmode "require" may not be used with sslrootcert=system (use "verify-full")`,
+		"hostaddr=10.0.0.1 sslrootcert=system":                                     `host name must be specified for a verified SSL connection`,
+		"host=a sslmode=verify-ca sslrootcert=/n":                                  "root certificate file \"/n\" does not exist\nEither provide the file, use the system's trusted roots with sslrootcert=system, or change sslmode to disable server certificate verification.",
+		"host=a sslmode=require sslcertmode=x":                                     `invalid connection options: invalid sslcertmode (unknown sslcertmode value: x)`,
+		"host=a channel_binding=x":                                                 `invalid connection options: unknown channel_binding value: x`,
+		"host=a require_auth=x":                                                    `invalid connection options: invalid require_auth (invalid require_auth method: "x")`,
+		"host=a min_protocol_version=2.0":                                          `invalid connection options: invalid min_protocol_version: "2.0" (invalid protocol version: "2.0")`,
+		"host=a sslrootcert=system sslcrl=/none":                                   `certificate revocation list file "/none" does not exist`,
+		"host=a sslrootcert=system sslcrldir=/none":                                `could not read directory of revocation lists "/none": No such file or directory`,
 	} {
 		s, err := parseConnString(conn, env())
 		if err == nil {
@@ -188,10 +201,15 @@ func TestRevocationListOfHome(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(home, ".postgresql", "root.crl"), nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
+	rootCA := filepath.Join(home, "ca.crt")
+	newAuthority(t, "root").write(t, rootCA)
 	for conn, refused := range map[string]bool{
-		"host=a sslmode=verify-full sslrootcert=system": true,
-		"host=a sslmode=require":                        false,
-		"host=/tmp sslmode=verify-full":                 false,
+		"host=a sslmode=verify-full sslrootcert=system":  false, // libpq does not look for it then
+		"host=a sslmode=require":                         false, // there is no root.crt
+		"host=/tmp sslmode=verify-full":                  false,
+		"host=a sslmode=verify-ca sslrootcert=" + rootCA: true, // it is empty
+		"host=a sslmode=require sslrootcert=" + rootCA:   true, // is verify-ca if there is such a file
+		"host=a sslmode=require sslrootcert=/none":       false,
 	} {
 		s, err := parseConnString(conn, env())
 		if err != nil {
@@ -286,6 +304,39 @@ func TestPrimaryConnInfo(t *testing.T) {
 	if got, want := s.primaryConnInfo(16), "user=u password=secret sslmode=require load_balance_hosts=random"; got != want {
 		t.Errorf("got %s\nwant %s", got, want)
 	}
+	// What a major does not know yet is left out, or said as it can be understood.
+	for conn, want := range map[string]map[int]string{
+		"user=u sslcrl=c sslcrldir=d sslsni=0": {
+			13: "user=u sslcrl=c", 14: "user=u sslcrl=c sslcrldir=d sslsni=0",
+		},
+		"user=u target_session_attrs=primary":        {13: "user=u target_session_attrs='read-write'", 14: "user=u target_session_attrs=primary"},
+		"user=u target_session_attrs=prefer-standby": {13: "user=u", 14: "user=u target_session_attrs='prefer-standby'"},
+		"user=u target_session_attrs=read-write":     {13: "user=u target_session_attrs='read-write'"},
+		"user=u sslmode=verify-full sslrootcert=system": {
+			15: "user=u sslmode='verify-full'", 16: "user=u sslmode='verify-full' sslrootcert=system",
+		},
+		"user=u dbname=d":                     {17: "user=u", 18: "user=u dbname=d"},
+		"user=u require_auth=md5 gsslib=g":    {15: "user=u gsslib=g", 16: "user=u gsslib=g require_auth=md5"},
+		"user=u requiressl=1":                 {13: "user=u sslmode=require"},
+		"postgres://u@h?requiressl=0":         {13: "user=u host=h sslmode=prefer"},
+		"user=u tty=x authtype=y":             {13: "user=u", 19: "user=u"},
+		"user=u max_protocol_version=latest":  {17: "user=u", 18: "user=u max_protocol_version=latest"},
+		"user=u tcp_user_timeout=5000":        {13: "user=u tcp_user_timeout=5000"},
+		"user=u gssencmode=prefer":            {13: "user=u gssencmode=prefer"},
+		"user=u sslnegotiation=postgres":      {16: "user=u", 17: "user=u sslnegotiation=postgres"},
+		"user=u load_balance_hosts=disable":   {15: "user=u", 16: "user=u load_balance_hosts=disable"},
+		"user=u sslcertmode=allow sslcert=/c": {15: "user=u sslcert='/c'", 16: "user=u sslcert='/c' sslcertmode=allow"},
+	} {
+		s, err := parseConnString(conn, env())
+		if err != nil {
+			t.Fatal(err)
+		}
+		for major, want := range want {
+			if got := s.primaryConnInfo(major); got != want {
+				t.Errorf("%q for %d:\n got %s\nwant %s", conn, major, got, want)
+			}
+		}
+	}
 	if got := (settings{}).primaryConnInfo(15); got != "user="+quoteValue(osUser()) {
 		t.Errorf("nothing given: %s", got)
 	}
@@ -307,7 +358,7 @@ func FuzzConnString(f *testing.F) {
 		}
 		for name, v := range s {
 			switch name {
-			case "dbname", "replication", "fallback_application_name", "service", "servicefile":
+			case "replication", "fallback_application_name", "service", "servicefile", "authtype", "tty":
 				continue
 			}
 			if again[name] != v {
@@ -315,4 +366,158 @@ func FuzzConnString(f *testing.F) {
 			}
 		}
 	})
+}
+
+// Every keyword has a decision, and none but those that PostgreSQL's protocol has in a startup message is sent.
+func TestKeywordsSent(t *testing.T) {
+	values := map[string]string{
+		"port": "1", "hostaddr": "10.0.0.1", "channel_binding": "disable", "connect_timeout": "3", "keepalives": "0",
+		"keepalives_idle": "1", "keepalives_interval": "1", "keepalives_count": "1", "tcp_user_timeout": "1",
+		"sslmode": "disable", "sslsni": "0", "ssl_min_protocol_version": "TLSv1.2", "ssl_max_protocol_version": "TLSv1.3",
+		"gssencmode": "disable", "replication": "off", "target_session_attrs": "any", "load_balance_hosts": "disable",
+		"require_auth": "none", "sslcertmode": "allow", "sslnegotiation": "postgres", "min_protocol_version": "3.0",
+		"max_protocol_version": "3.2",
+	}
+	s := make(settings)
+	for _, k := range keywords {
+		v, ok := values[k.name]
+		if !ok && k.use != refused && !strings.HasPrefix(k.name, "service") {
+			v = "x-" + k.name
+		}
+		if v != "" {
+			s[k.name] = v
+		}
+		if k.use == refused && whyRefused[k.name] == "" {
+			t.Errorf("%s is refused without a reason", k.name)
+		}
+	}
+	hs, err := s.hosts("program")
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := map[string]string{"client_encoding": "UTF8", "application_name": "x-application_name", "options": "x-options"}
+	if got := hs.list[0].config.RuntimeParams; !maps.Equal(got, want) {
+		t.Errorf("sent to the server: %q", got)
+	}
+	for _, e := range []string{"PGTZ=x", "PGDATESTYLE=x", "PGGEQO=x", "PGSSLMODE=verify-full", "PGSSLROOTCERT=/none", "PGPASSWORD=x", "PGPASSFILE=/none"} {
+		name, value, _ := strings.Cut(e, "=")
+		t.Setenv(name, value) // pgconn looks there, too
+	}
+	if hs, err = s.hosts("program"); err != nil {
+		t.Fatal(err)
+	}
+	if cfg := hs.list[0].config; !maps.Equal(cfg.RuntimeParams, want) || cfg.Password != "x-password" || cfg.TLSConfig != nil {
+		t.Errorf("%q", cfg.RuntimeParams)
+	}
+}
+
+func TestConnectTimeout(t *testing.T) {
+	for conn, want := range map[string]time.Duration{
+		"": DefaultConnectTimeout, "connect_timeout=''": DefaultConnectTimeout, "connect_timeout=0": 0, "connect_timeout=-1": 0,
+		"connect_timeout=1": 2 * time.Second, "connect_timeout=' 7 '": 7 * time.Second,
+	} {
+		s, err := parseConnString("host=a "+conn, env())
+		if err != nil {
+			t.Fatal(err)
+		}
+		hs, err := s.hosts("x")
+		if err != nil || hs.list[0].config.ConnectTimeout != want {
+			t.Errorf("%s: %v, %v", conn, hs.list[0].config.ConnectTimeout, err)
+		}
+	}
+}
+
+func TestPassfile(t *testing.T) {
+	t.Setenv("HOME", t.TempDir())
+	file := filepath.Join(t.TempDir(), "pass")
+	const text = "# comment:*:*:*:no\n\nshort:1\n" +
+		"h:5432:d:u:exact\n" +
+		"h:5432:d:wi\\:th\\\\colon:esc\\:aped\\\\ :more\n" +
+		"localhost:*:*:*:local\n" +
+		"/some/dir:*:*:*:socket\n" +
+		"10.0.0.1:*:*:*:address\n" +
+		"\\*:*:*:*:not any\n" +
+		"other:7:*:*:\n" +
+		"*:8:u:u:default database\n" +
+		"*:9:*:*:any\n"
+	write := func(mode os.FileMode) {
+		t.Helper()
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Chmod(file, mode); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write(0o600)
+	password := func(conn string) (string, []string) {
+		t.Helper()
+		s, err := parseConnString(conn, env())
+		if err != nil {
+			t.Fatal(err)
+		}
+		hs, err := s.hosts("x")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return hs.list[len(hs.list)-1].config.Password, hs.warnings
+	}
+	for conn, want := range map[string]string{
+		"host=h dbname=d user=u":                   "exact",
+		"host=h dbname=d user=u password=given":    "given",
+		"host=h dbname=d user=u password=''":       "exact",
+		"host=h dbname=e user=u":                   "",
+		`host=h dbname=d user='wi:th\\colon'`:      `esc:aped\ `,
+		"dbname=d user=u":                          "local",
+		"host=/var/run/postgresql dbname=d user=u": "local",
+		"host=/tmp user=u":                         "local",
+		"host=/some/dir user=u":                    "socket",
+		"hostaddr=10.0.0.1 user=u":                 "address",
+		"host=h hostaddr=10.0.0.1 dbname=d user=u": "exact",
+		"host=* user=u":                            "not any",
+		"host=other port=7 user=u":                 "",
+		"host=other port=8 user=u":                 "default database",
+		"host=a,b port=1,9 user=u":                 "any",
+	} {
+		got, warnings := password(conn + " passfile=" + file)
+		if got != want || len(warnings) != 0 {
+			t.Errorf("%s: %q, %q", conn, got, warnings)
+		}
+	}
+	for _, mode := range []os.FileMode{0o640, 0o604, 0o610} {
+		write(mode)
+		got, warnings := password("host=h,h dbname=d user=u passfile=" + file)
+		want := `password file "` + file + `" has group or world access; permissions should be u=rw (0600) or less`
+		if got != "" || len(warnings) != 1 || warnings[0] != want {
+			t.Errorf("%o: %q, %q", mode, got, warnings)
+		}
+	}
+	if got, warnings := password("host=h dbname=d user=u passfile=" + filepath.Dir(file)); got != "" || len(warnings) != 1 ||
+		!strings.HasSuffix(warnings[0], "is not a plain file") {
+		t.Errorf("%q, %q", got, warnings)
+	}
+	write(0o600)
+	if err := os.Rename(file, filepath.Join(os.Getenv("HOME"), ".pgpass")); err != nil {
+		t.Fatal(err)
+	}
+	if got, _ := password("host=h dbname=d user=u"); got != "exact" {
+		t.Errorf("from home: %q", got)
+	}
+}
+
+// What Connect does not follow, it says.
+func TestConnectWarns(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "pass")
+	if err := os.WriteFile(file, []byte("*:*:*:*:p"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chmod(file, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	r := &rogue{fields: chunkFields}
+	ev := newEvents()
+	connectWith(t, r.start(t)+" passfile="+file, Options{Event: ev.tell})
+	if len(ev.list) != 1 || ev.list[0].Kind != EventWarning || !strings.Contains(ev.list[0].Text, "has group or world access") {
+		t.Errorf("%+v", ev.list)
+	}
 }

@@ -3,16 +3,13 @@ package fetch
 import (
 	"bufio"
 	"context"
-	"crypto/tls"
-	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"math/rand/v2"
 	"net"
 	"os"
 	"os/user"
-	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -38,6 +35,7 @@ type hosts struct {
 	list []*host
 	// preferStandby: try for a standby at all hosts first, then take any server.
 	preferStandby bool
+	warnings      []string // about settings that are not followed
 }
 
 // host is one host of the connection string. pgx can take several in one configuration, but then has one password for
@@ -48,7 +46,8 @@ type host struct {
 	port   uint16
 	config *pgconn.Config
 	dialer net.Dialer
-	peer   string // requirepeer
+	stall  time.Duration // how long a statement may give no byte; 0 is for ever
+	peer   string        // requirepeer
 }
 
 // hosts makes the configurations of all hosts. programName is the application_name if the user gave none.
@@ -90,7 +89,7 @@ func (s settings) hosts(programName string) (*hosts, error) {
 			return nil, fault.New("invalid port number: \"%s\"", port)
 		}
 		h.port = uint16(p)
-		if err := s.configure(h, programName); err != nil {
+		if err := s.configure(hs, h, programName); err != nil {
 			return nil, err
 		}
 		hs.list = append(hs.list, h)
@@ -98,6 +97,7 @@ func (s settings) hosts(programName string) (*hosts, error) {
 	switch v := s["load_balance_hosts"]; v {
 	case "", "disable":
 	case "random":
+		hs.shuffle()
 		rand.Shuffle(len(hs.list), func(i, j int) { hs.list[i], hs.list[j] = hs.list[j], hs.list[i] })
 	default:
 		return nil, fault.New("invalid load_balance_hosts value: \"%s\"", v)
@@ -105,11 +105,23 @@ func (s settings) hosts(programName string) (*hosts, error) {
 	return hs, nil
 }
 
+// shuffle makes the addresses of each host come in any order, too.
+func (hs *hosts) shuffle() {
+	for _, h := range hs.list {
+		lookup := h.config.LookupFunc
+		h.config.LookupFunc = func(ctx context.Context, name string) ([]string, error) {
+			addrs, err := lookup(ctx, name)
+			rand.Shuffle(len(addrs), func(i, j int) { addrs[i], addrs[j] = addrs[j], addrs[i] })
+			return addrs, err
+		}
+	}
+}
+
 func splitList(v string) []string { return strings.Split(v, ",") }
 
 // configure makes the host's pgconn configuration. Passwords are set afterwards, not in the string that is parsed, so
 // that no parse error can show them.
-func (s settings) configure(h *host, programName string) error {
+func (s settings) configure(hs *hosts, h *host, programName string) error {
 	var b strings.Builder
 	put := func(name, value string) {
 		fmt.Fprintf(&b, "%s='%s' ", name, strings.NewReplacer(`\`, `\\`, `'`, `\'`).Replace(value))
@@ -126,14 +138,17 @@ func (s settings) configure(h *host, programName string) error {
 			put(k.name, v)
 		}
 	}
-	timeout, err := s.integer("connect_timeout", 0)
+	// What is done here (tls.go, passfile.go) pgconn must not also find in the environment or at home.
+	put("sslmode", "disable")
+	for _, name := range []string{"sslrootcert", "sslcert", "sslkey", "sslpassword"} {
+		put(name, "")
+	}
+	put("passfile", os.DevNull)
+	put("connect_timeout", "0")
+	timeout, err := s.connectTimeout()
 	if err != nil {
 		return err
 	}
-	if timeout = max(timeout, 0); timeout == 1 {
-		timeout = 2 // libpq's minimum
-	}
-	put("connect_timeout", strconv.Itoa(timeout))
 	attrs := s["target_session_attrs"]
 	if attrs == "" || attrs == "prefer-standby" {
 		attrs = "any" // prefer-standby is a matter of all hosts: see openAny in pool.go
@@ -145,14 +160,17 @@ func (s settings) configure(h *host, programName string) error {
 		put("servicefile", s["servicefile"])
 	}
 
-	cfg, err := pgconn.ParseConfigWithOptions(b.String(), pgconn.ParseConfigOptions{
-		GetSSLPassword: func(context.Context) string { return s["sslpassword"] },
-	})
+	cfg, err := pgconn.ParseConfig(b.String())
 	if err != nil {
 		return parseFailure(err)
 	}
-	if v := s["password"]; v != "" {
-		cfg.Password = v
+	h.config = cfg
+	cfg.ConnectTimeout = timeout
+	if cfg.Password = s["password"]; cfg.Password == "" {
+		var warning string
+		if cfg.Password, warning = s.passfilePassword(h, cfg.User); warning != "" && !slices.Contains(hs.warnings, warning) {
+			hs.warnings = append(hs.warnings, warning)
+		}
 	}
 	cfg.RuntimeParams = map[string]string{"client_encoding": "UTF8", "application_name": programName}
 	for _, name := range []string{"fallback_application_name", "application_name"} {
@@ -165,31 +183,38 @@ func (s settings) configure(h *host, programName string) error {
 	}
 	if h.addr != "" {
 		cfg.Host = h.addr
-		for _, fb := range cfg.Fallbacks {
-			fb.Host = h.addr
-		}
 	}
 	if strings.HasPrefix(cfg.Host, "/") {
 		h.name = cfg.Host
 	}
-	if err := s.limitTLS(cfg); err != nil {
-		return err
-	}
-	if err := refuseDefaultCRL(cfg); err != nil {
+	if err := s.configureTLS(h, cfg); err != nil {
 		return err
 	}
 	cfg.MaxProtocolMessageBodyLen = maxMessage
-	cfg.BuildFrontend = func(r io.Reader, w io.Writer) *pgproto3.Frontend {
-		return pgproto3.NewFrontend(bufio.NewReaderSize(r, readBuffer), w)
-	}
-	h.config = cfg
 	return nil
 }
 
-// dialer translates the keywords about TCP. Without them a dead peer is noticed after about two and a half minutes,
-// Go's keepalive settings, rather than libpq's two hours.
+// connectTimeout is how long connecting to one address may take; 0 is for ever, which has to be asked for.
+func (s settings) connectTimeout() (time.Duration, error) {
+	if strings.Trim(s["connect_timeout"], spaces) == "" {
+		return DefaultConnectTimeout, nil
+	}
+	n, err := s.integer("connect_timeout", 0)
+	if err != nil {
+		return 0, err
+	}
+	if n = max(n, 0); n == 1 {
+		n = 2 // libpq's minimum
+	}
+	return time.Duration(n) * time.Second, nil
+}
+
+// dialer translates the keywords about TCP. Without them a dead peer is noticed after 40 seconds, rather than after the
+// two hours that libpq leaves to the system.
 func (s settings) dialer() (net.Dialer, error) {
-	d := net.Dialer{KeepAliveConfig: net.KeepAliveConfig{Enable: true}}
+	d := net.Dialer{KeepAliveConfig: net.KeepAliveConfig{
+		Enable: true, Idle: 10 * time.Second, Interval: 10 * time.Second, Count: 3,
+	}}
 	on, err := s.integer("keepalives", 1)
 	if err != nil {
 		return d, err
@@ -236,58 +261,6 @@ func (s settings) dialer() (net.Dialer, error) {
 	return d, nil
 }
 
-// limitTLS applies the limits of the protocol's version. libpq's own minimum is TLSv1.2, and so is Go's.
-func (s settings) limitTLS(cfg *pgconn.Config) error {
-	versions := map[string]uint16{
-		"tlsv1": tls.VersionTLS10, "tlsv1.1": tls.VersionTLS11, "tlsv1.2": tls.VersionTLS12, "tlsv1.3": tls.VersionTLS13,
-	}
-	var limit [2]uint16
-	for i, name := range []string{"ssl_min_protocol_version", "ssl_max_protocol_version"} {
-		v := s[name]
-		if v == "" {
-			continue
-		}
-		if limit[i] = versions[strings.ToLower(v)]; limit[i] == 0 {
-			return fault.New("invalid %s value: \"%s\"", name, v)
-		}
-	}
-	if limit[0] != 0 && limit[1] != 0 && limit[0] > limit[1] {
-		return fault.New("invalid SSL protocol version range")
-	}
-	for _, c := range tlsConfigs(cfg) {
-		c.MinVersion, c.MaxVersion = limit[0], limit[1]
-	}
-	return nil
-}
-
-func tlsConfigs(cfg *pgconn.Config) []*tls.Config {
-	var out []*tls.Config
-	if cfg.TLSConfig != nil {
-		out = append(out, cfg.TLSConfig)
-	}
-	for _, fb := range cfg.Fallbacks {
-		if fb.TLSConfig != nil {
-			out = append(out, fb.TLSConfig)
-		}
-	}
-	return out
-}
-
-// refuseDefaultCRL fails where libpq would check the server's certificate against ~/.postgresql/root.crl, which is not
-// done here.
-func refuseDefaultCRL(cfg *pgconn.Config) error {
-	verifies := false
-	for _, c := range tlsConfigs(cfg) {
-		verifies = verifies || !c.InsecureSkipVerify || c.VerifyPeerCertificate != nil
-	}
-	file := filepath.Join(os.Getenv("HOME"), ".postgresql", "root.crl")
-	if _, err := os.Stat(file); !verifies || errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	return fault.New("certificate revocation list \"%s\" is not supported", file).
-		Advise("libpq would check the server's certificate against it. Connect through a socket, or run with another HOME.")
-}
-
 // attempt is one try to reach a server, for messages and for finding the same server again.
 type attempt struct {
 	network, address string // as dialled
@@ -296,9 +269,12 @@ type attempt struct {
 
 // attempts collects the attempts of one pgconn.ConnectConfig, which tries addresses one by one.
 type attempts struct {
-	mu   sync.Mutex
-	list []attempt
-	name string // that could not be resolved, or ""
+	mu        sync.Mutex
+	list      []attempt
+	name      string       // that could not be resolved, or ""
+	net       *watchedConn // the last that was dialled
+	aside     *asideReader // likewise
+	connected bool         // what is dialled from now on is a request to cancel
 }
 
 // prepare makes the configuration for one connection. only, unless empty, is the one address it may dial.
@@ -313,13 +289,36 @@ func (h *host) prepare(only string) (*pgconn.Config, *attempts) {
 		if net.ParseIP(strings.Split(name, "%")[0]) != nil {
 			return []string{name}, nil
 		}
+		if cfg.ConnectTimeout > 0 {
+			var cancel context.CancelFunc
+			ctx, cancel = context.WithTimeout(ctx, cfg.ConnectTimeout)
+			defer cancel()
+		}
 		addrs, err := lookup(ctx, name)
 		if err != nil {
 			tries.name = name
 		}
 		return addrs, err
 	}
+	cfg.BuildFrontend = func(r io.Reader, w io.Writer) *pgproto3.Frontend {
+		tries.mu.Lock()
+		aside := &asideReader{r: r, conn: tries.net}
+		tries.aside = aside
+		tries.mu.Unlock()
+		return pgproto3.NewFrontend(bufio.NewReaderSize(aside, readBuffer), w)
+	}
 	cfg.DialFunc = func(ctx context.Context, network, address string) (net.Conn, error) {
+		tries.mu.Lock()
+		connected, dialled := tries.connected, tries.net
+		tries.mu.Unlock()
+		if connected {
+			if dialled.gone() {
+				return nil, net.ErrClosed // whom nobody answered there is nobody to tell
+			}
+			ctx, cancel := context.WithTimeout(ctx, maxClosing)
+			defer cancel()
+			return h.dialer.DialContext(ctx, network, address)
+		}
 		conn, err := h.dialer.DialContext(ctx, network, address)
 		if err == nil && network == "unix" && h.peer != "" {
 			if err = checkPeer(conn, h.peer); err != nil {
@@ -328,9 +327,13 @@ func (h *host) prepare(only string) (*pgconn.Config, *attempts) {
 			}
 		}
 		tries.mu.Lock()
+		defer tries.mu.Unlock()
 		tries.list = append(tries.list, attempt{network, address, err})
-		tries.mu.Unlock()
-		return conn, err
+		if err != nil {
+			return nil, err
+		}
+		tries.net = watchConn(conn, h.stall)
+		return tries.net, nil
 	}
 	return cfg, tries
 }

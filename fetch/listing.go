@@ -32,6 +32,9 @@ CROSS JOIN LATERAL pg_catalog.pg_ls_dir(d.dir, true, false) AS f(name)
 CROSS JOIN LATERAL pg_catalog.pg_stat_file(d.prefix OPERATOR(pg_catalog.||) f.name, true) AS st`
 )
 
+// maxListAnswer is how many bytes one statement's part of a listing may have on the wire, with what has vanished.
+const maxListAnswer = 4 << 30
+
 const tablespaceDir = "pg_tblspc"
 
 // maxDirsPerQuery is the most directories one statement lists: enough to make round trips cheap, few enough for the
@@ -40,14 +43,38 @@ const maxDirsPerQuery = 32
 
 // List lists the server's data directory, sorted by path in byte order. Up to jobs connections, as far as the Server
 // has them, work on it, each with a handful of directories at a time; see datadir.List for progress.
+//
+// A statement whose connection broke is repeated. If another server answered meanwhile, or the same after a restart, the
+// listing starts over: progress is then told a negative number, what it was told before.
 func (s *Server) List(ctx context.Context, jobs int, progress func(entries int64)) ([]pg.Entry, error) {
 	if progress == nil {
 		progress = func(int64) {}
 	}
+	told := int64(0)
+	for try := 1; ; try++ {
+		before := s.Generation().Number
+		entries, err := s.list(ctx, jobs, func(n int64) {
+			atomic.AddInt64(&told, n)
+			progress(n)
+		})
+		if err != nil || s.Generation().Number == before {
+			return entries, err
+		}
+		if try == maxListings {
+			return nil, fault.New("could not fetch file list: the source server was restarted %d times meanwhile", try)
+		}
+		progress(-atomic.SwapInt64(&told, 0))
+	}
+}
+
+// maxListings is how often a listing is begun while the server restarts.
+const maxListings = 5
+
+func (s *Server) list(ctx context.Context, jobs int, progress func(entries int64)) ([]pg.Entry, error) {
 	jobs = min(max(jobs, 1), s.pool.size())
 	var (
 		batches [][]pg.Entry
-		total   atomic.Int64
+		total   listTotal
 		level   = []string{""}
 	)
 	for len(level) > 0 {
@@ -77,14 +104,37 @@ func (s *Server) List(ctx context.Context, jobs int, progress func(entries int64
 		level = next
 	}
 
-	entries := make([]pg.Entry, 0, total.Load())
+	entries := make([]pg.Entry, 0, total.entries.Load())
 	for i, b := range batches {
 		entries = append(entries, b...)
 		batches[i] = nil
 	}
 	slices.SortFunc(entries, func(a, b pg.Entry) int { return cmp.Compare(a.Path, b.Path) })
-	// The server's readdir may give a name twice while files come and go in its directory.
+	// The server's readdir may give a name twice while files come and go in its directory; but not as different things.
+	for i := 1; i < len(entries); i++ {
+		a, b := &entries[i-1], &entries[i]
+		if a.Path == b.Path && (a.Type != b.Type || a.LinkTarget != b.LinkTarget) {
+			return nil, fault.New("unexpected result set while fetching file list").
+				Advise("The source listed %q twice, as different things.", a.Path)
+		}
+	}
 	return slices.CompactFunc(entries, func(a, b pg.Entry) bool { return a.Path == b.Path }), nil
+}
+
+// listTotal counts a whole listing, against its limits.
+type listTotal struct {
+	entries atomic.Int64
+	bytes   atomic.Int64 // of their paths and link targets
+}
+
+func (t *listTotal) add(e *pg.Entry) error {
+	if t.entries.Add(1) > maxEntries {
+		return fault.New("could not fetch file list: the source has more than %d files and directories", maxEntries)
+	}
+	if t.bytes.Add(int64(len(e.Path)+len(e.LinkTarget))) > maxListBytes {
+		return fault.New("could not fetch file list: the paths in the source have more than %d MB together", maxListBytes>>20)
+	}
+	return nil
 }
 
 // splitLevel cuts the directories of one depth into statements: pg_tblspc has one of its own, and there are about four
@@ -109,7 +159,7 @@ func splitLevel(level []string, jobs int) func(yield func([]string) bool) {
 }
 
 // listDirs lists some directories in one statement; below are those found in them. total counts the whole listing.
-func (s *Server) listDirs(ctx context.Context, dirs []string, total *atomic.Int64) (entries []pg.Entry, below []string, err error) {
+func (s *Server) listDirs(ctx context.Context, dirs []string, total *listTotal) (entries []pg.Entry, below []string, err error) {
 	names, prefixes := make([]string, len(dirs)), make([]string, len(dirs))
 	for i, dir := range dirs {
 		names[i], prefixes[i] = dir, dir+"/"
@@ -122,7 +172,10 @@ func (s *Server) listDirs(ctx context.Context, dirs []string, total *atomic.Int6
 		sql = listTablespacesSQL
 	}
 	params := [][]byte{textArray(names), textArray(prefixes)}
-	err = s.with(ctx, func(sess *session) error {
+	err = s.ask(ctx, func(sess *session) (err error) {
+		sess.begin(s.listAnswer, listPatience*sess.stall)
+		clear(entries)
+		entries, below = entries[:0], nil // of an attempt that failed
 		qctx, cancel := context.WithCancel(ctx)
 		defer cancel()
 		result := sess.conn.ExecParams(qctx, sql, params, []uint32{oidTextArray, oidTextArray}, binaryResult, binaryResult)
@@ -132,8 +185,7 @@ func (s *Server) listDirs(ctx context.Context, dirs []string, total *atomic.Int6
 			if e, dir, listed, err = decodeListRow(result.Values(), prefixes); err != nil || !listed {
 				continue
 			}
-			if total.Add(1) > maxEntries {
-				err = fault.New("could not fetch file list: the source has more than %d files and directories", maxEntries)
+			if err = total.add(&e); err != nil {
 				continue
 			}
 			entries = append(entries, e)
@@ -187,6 +239,9 @@ func decodeListRow(row [][]byte, prefixes []string) (e pg.Entry, dir, listed boo
 	switch {
 	case len(row[4]) > 0 && row[4][0] == '/':
 		// A relative location means a tablespace in place, which is a directory.
+		if prefixes[n-1] != tablespaceDir+"/" || !dir || !isOID(row[1]) {
+			return unexpected("a symbolic link that is not a tablespace's")
+		}
 		e.Type, e.LinkTarget = pg.SymbolicLink, string(row[4])
 		if err := verifyLink(e); err != nil {
 			return pg.Entry{}, false, false, err
@@ -201,15 +256,31 @@ func decodeListRow(row [][]byte, prefixes []string) (e pg.Entry, dir, listed boo
 	return e, dir, true, nil
 }
 
+func isOID(name []byte) bool {
+	if len(name) == 0 || len(name) > 10 {
+		return false
+	}
+	for _, c := range name {
+		if c < '0' || c > '9' {
+			return false
+		}
+	}
+	return true
+}
+
 // verifyLink checks where the link of a tablespace leads: an absolute path of a form PostgreSQL could have stored.
 func verifyLink(e pg.Entry) error {
 	bad := len(e.LinkTarget) > maxPath || !utf8.ValidString(e.LinkTarget)
 	for i := range len(e.LinkTarget) {
 		bad = bad || e.LinkTarget[i] < ' ' || e.LinkTarget[i] == 0x7f
 	}
+	// The server stores locations without "..", and the root is no place for a tablespace.
+	names := strings.Split(e.LinkTarget, "/")
+	bad = bad || slices.Contains(names, "..") || slices.Contains(names, ".") || strings.Trim(e.LinkTarget, "/") == ""
 	if bad {
 		return fault.New("target of symbolic link \"%s\" in the source is unsafe", e.Path).
-			Advise("It is longer than %d bytes, has control characters or is not valid UTF-8.", maxPath)
+			Advise("It is %q: longer than %d bytes, the root, not valid UTF-8, or with control characters, \".\" or \"..\".",
+				e.LinkTarget[:min(len(e.LinkTarget), 256)], maxPath)
 	}
 	return nil
 }

@@ -23,6 +23,13 @@ const (
 	codeUndefinedFile         = "58P01"
 	codeCannotConnectNow      = "57P03"
 	codeTooManyConnections    = "53300"
+	codeAdminShutdown         = "57P01"
+	codeCrashShutdown         = "57P02"
+	codeIdleSessionTimeout    = "57P05"
+	codeSerializationFailure  = "40001"
+	codeDeadlock              = "40P01"
+
+	classConnectionException = "08"
 )
 
 // serverText is an error of a connection in the words of libpq's PQerrorMessage at its default verbosity, without the
@@ -38,13 +45,13 @@ func serverText(err error) string {
 		if pgErr.Hint != "" {
 			text += "\nHINT:  " + pgErr.Hint
 		}
-		return text
+		return printable(text)
 	case isClosed(err):
 		return "server closed the connection unexpectedly\n" +
 			"\tThis probably means the server terminated abnormally\n" +
 			"\tbefore or while processing the request."
 	}
-	return fault.M(err)
+	return printable(fault.M(err)) // pgconn shows what it did not understand
 }
 
 func isClosed(err error) bool {
@@ -68,7 +75,9 @@ func (s *Server) queryFailed(ctx context.Context, err error, format string, args
 	switch {
 	case errors.As(err, &pgErr) && pgErr.Code == codeInsufficientPrivilege:
 		return f.Advise("%s", s.grants())
-	case pgErr == nil:
+	case errors.Is(err, errFlood):
+		return f.Advise("No PostgreSQL server does that. Find out what answers at the address of the source.")
+	case pgErr == nil && transient(err):
 		return f.Advise("The connection to the source was lost. Check the source and the network, then start again.")
 	}
 	return f
@@ -172,7 +181,14 @@ func attemptText(a attempt, err error) string {
 	case isClosed(err):
 		return serverText(err)
 	}
-	return innermost(err).Error()
+	text := innermost(err).Error()
+	if reason, ok := strings.CutPrefix(text, "tls: "); ok {
+		text = "SSL error: " + reason
+	}
+	if strings.Contains(text, "no GSSAPI provider registered") {
+		text = "server requested GSSAPI authentication, which is not supported"
+	}
+	return printable(text)
 }
 
 // refusedTLS reports whether the server has no TLS. pgconn has no name for that.

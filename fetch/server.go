@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -22,6 +23,16 @@ type Options struct {
 	Conns int
 	// ProgramName becomes application_name unless the user chose one.
 	ProgramName string
+	// StallTimeout is how long a statement may give no byte before its connection is given up; 0 is
+	// DefaultStallTimeout, negative is for ever. A listing has five times as long.
+	StallTimeout time.Duration
+	// RetryFor is how long a call goes on trying after its connection broke, without any progress; 0 or less gives up at
+	// once. It starts when the break is noticed, and a last attempt may go beyond it by connect_timeout. Connect itself
+	// never tries twice. DefaultRetryFor is a good value.
+	RetryFor time.Duration
+	// Event, unless nil, is told what happens to the connection, one event at a time, from any goroutine that is in a
+	// method of the Server. It must not call methods other than Generation and ServerVersion.
+	Event func(Event)
 	// Debugf, unless nil, gets stock's debug messages, from several goroutines at once.
 	Debugf func(format string, args ...any)
 }
@@ -35,6 +46,14 @@ type Server struct {
 	user     string
 	version  atomic.Int64
 	debugf   func(format string, args ...any) // or nil
+
+	retryFor    time.Duration
+	listAnswer  int64         // bytes that one statement of a listing may give
+	fetched     atomic.Bool   // a chunk has been given to a caller
+	bound       atomic.Uint64 // the greatest answer of PageBound
+	event       func(Event)   // or nil
+	telling     sync.Mutex
+	toldWaiting atomic.Int64 // when a wait was last reported, in Unix nanoseconds; 0 since the last reconnection
 }
 
 // Connect opens the first connection to the server a libpq connection string describes, sets the session up, and
@@ -53,6 +72,20 @@ func Connect(ctx context.Context, connString string, opts Options) (*Server, err
 		settings: set,
 		user:     hosts.list[0].config.User,
 		debugf:   opts.Debugf,
+		retryFor: opts.RetryFor,
+		event:    opts.Event,
+
+		listAnswer: maxListAnswer,
+	}
+	stall := opts.StallTimeout
+	if stall == 0 {
+		stall = DefaultStallTimeout
+	}
+	for _, h := range hosts.list {
+		h.stall = max(stall, 0)
+	}
+	for _, text := range hosts.warnings {
+		s.tell(Event{Kind: EventWarning, Text: text})
 	}
 	if err := s.with(ctx, func(*session) error { return nil }); err != nil {
 		s.pool.close()
@@ -72,9 +105,9 @@ func (s *Server) ServerVersion() int { return int(s.version.Load()) }
 
 // PrimaryConnInfo is the value for a standby's primary_conninfo that leads to this server: what the user gave in
 // connection string, service file and environment, the password included, and the user in any case. Left out are what
-// the standby sets itself (dbname, replication, fallback_application_name), what it would have to look up on the
-// machine we run on (service), what libpq of the server's major does not know, and libpq's own defaults, which stock
-// writes too. Whoever writes it into a configuration file doubles quotes and backslashes.
+// the standby sets itself (replication, fallback_application_name, up to 17 dbname), what it would have to look up on the
+// machine we run on (service), what libpq of the server's major does not know (keyword.since), and libpq's own defaults,
+// which stock writes too. Whoever writes it into a configuration file doubles quotes and backslashes.
 func (s *Server) PrimaryConnInfo() string {
 	return s.settings.primaryConnInfo(s.ServerVersion() / 10000)
 }
@@ -99,19 +132,34 @@ func (s *Server) FlushLSN(ctx context.Context) (pg.LSN, error) {
 		return 0, err
 	}
 	if len(v) != 8 {
-		return 0, fault.New("unrecognized result \"%s\" for current WAL flush location", v)
+		return 0, fault.New("unrecognized result \"%x\" for current WAL flush location", v)
 	}
 	return pg.LSN(binary.BigEndian.Uint64(v)), nil
 }
 
 // value runs a statement that gives one value.
-func (s *Server) value(ctx context.Context, sql string) (v []byte, err error) {
-	err = s.with(ctx, func(sess *session) error {
+func (s *Server) value(ctx context.Context, sql string) ([]byte, error) {
+	v, err := s.nullable(ctx, sql)
+	if err == nil && v == nil {
+		err = fault.New("unexpected result set from query")
+	}
+	return v, err
+}
+
+// ask runs use with a session until it succeeds, as persist does.
+func (s *Server) ask(ctx context.Context, use func(*session) error) error {
+	return s.persist(ctx, func() (bool, error) { return false, s.with(ctx, use) })
+}
+
+// nullable runs a statement that gives one value, or null, which is nil.
+func (s *Server) nullable(ctx context.Context, sql string) (v []byte, err error) {
+	err = s.ask(ctx, func(sess *session) error {
+		sess.begin(smallAnswer, sess.stall)
 		row, err := singleRow(ctx, sess.conn, sql, nil, nil)
 		if err != nil {
 			return s.queryFailed(ctx, err, "error running query (%s) on source server", sql)
 		}
-		if len(row) != 1 || row[0] == nil {
+		if len(row) != 1 {
 			return fault.New("unexpected result set from query")
 		}
 		v = row[0]
@@ -127,7 +175,8 @@ func (s *Server) ReadFile(ctx context.Context, path string, maxBytes int64) ([]b
 	}
 	maxBytes = max(min(maxBytes, MaxWholeFile), 0)
 	var data []byte
-	err := s.with(ctx, func(sess *session) error {
+	err := s.ask(ctx, func(sess *session) error {
+		sess.begin(maxBytes, sess.stall)
 		// The four-argument form, since only it can be told to stop: one byte more shows that there is more.
 		row, err := singleRow(ctx, sess.conn, "SELECT pg_catalog.pg_read_binary_file($1, 0, $2, false)",
 			[][]byte{[]byte(path), binary.BigEndian.AppendUint64(nil, uint64(maxBytes+1))}, []uint32{oidText, oidInt8})

@@ -356,13 +356,15 @@ func TestServer(t *testing.T) {
 	t.Run("restarted", func(t *testing.T) {
 		s := connect(t, conn, 2)
 		p.Restart()
-		_, err := s.ControlFile(t.Context()) // on the session of before
-		if err == nil || !strings.Contains(err.Error(), "terminating connection due to administrator command") {
+		_, err := s.ControlFile(t.Context()) // on the session of before; RetryFor is 0
+		if err == nil || !strings.Contains(err.Error(), "terminating connection due to administrator command") || !errors.Is(err, ErrSourceLost) {
 			t.Errorf("%v", err)
 		}
-		_, err = s.ControlFile(t.Context())
-		if err == nil || !strings.HasPrefix(err.Error(), "source server was restarted, or the connection leads to another server") {
+		if _, err = s.ControlFile(t.Context()); err != nil {
 			t.Errorf("%v", err)
+		}
+		if g := s.Generation(); g.Number != 2 || g.Elsewhere || g.TLI != 1 || g.InRecovery || g.SystemID == 0 {
+			t.Errorf("%+v", g)
 		}
 	})
 

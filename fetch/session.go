@@ -1,10 +1,12 @@
 package fetch
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
 
@@ -19,16 +21,28 @@ const (
 	oidText  = 25
 )
 
+// smallAnswer is room for the answer to any question about the server itself, in bytes.
+const smallAnswer = 64 << 10
+
 // binaryResult asks for all columns in binary.
 var binaryResult = []int16{1}
 
 // session is one connection, set up. One goroutine uses it at a time.
 type session struct {
-	conn   *pgconn.PgConn
-	chunks *pgconn.StatementDescription
-	// started is when its server's postmaster started, in the server's microseconds: no two starts of any servers
-	// have the same, in practice.
-	started int64
+	conn       *pgconn.PgConn
+	net        *watchedConn // below conn
+	aside      *asideReader // above it, and below conn
+	stall      time.Duration
+	chunks     *pgconn.StatementDescription
+	id         identity
+	generation int // Generation.Number
+}
+
+// begin starts a statement whose answer may have some bytes, with a limit of time for each wait. Without it, or
+// beyond it, the connection is given up.
+func (sess *session) begin(answer int64, limit time.Duration) {
+	sess.net.begin(answer, limit)
+	sess.aside.aside.Store(0)
 }
 
 // sessionSettings are made once for each session, as stock does, and for two reasons more: a session that waits for
@@ -48,11 +62,13 @@ var sessionSettings = []struct {
 	{"work_mem", "64MB", 0},
 }
 
-// setUp prepares a fresh connection for use. s.user is known.
-func (s *Server) setUp(ctx context.Context, conn *pgconn.PgConn) (*session, error) {
+// setUp prepares a fresh connection for use, and finds out whose it is. s.user is known.
+func (s *Server) setUp(ctx context.Context, sess *session) error {
+	conn := sess.conn
+	sess.begin(smallAnswer, sess.stall)
 	version, ok := parseVersion(conn.ParameterStatus("server_version"))
 	if !ok {
-		return nil, fault.New("unrecognized server version \"%s\"", conn.ParameterStatus("server_version"))
+		return fault.New("unrecognized server version \"%s\"", printableLine(conn.ParameterStatus("server_version")))
 	}
 	s.version.Store(int64(version))
 
@@ -65,26 +81,30 @@ func (s *Server) setUp(ctx context.Context, conn *pgconn.PgConn) (*session, erro
 	}
 	row, err := singleRow(ctx, conn, b.String(), nil, nil)
 	if err != nil {
-		return nil, s.queryFailed(ctx, err, "error running query (%s) in source server", b.String())
+		return s.queryFailed(ctx, err, "error running query (%s) in source server", b.String())
 	}
 	if len(row) < 2 || len(row[1]) != 8 {
-		return nil, fault.New("unexpected result set from query")
+		return fault.New("unexpected result set from query")
 	}
 	// A page can be torn when it is read while it is written. Replay repairs it, but only with full-page images.
 	if string(row[0]) != "on" {
-		return nil, fault.New("full_page_writes must be enabled in the source server").
-			Advise("It is %q there. Set it to on, reload, and start again.", row[0])
+		return fault.New("full_page_writes must be enabled in the source server").
+			Advise("It is %q there. Set it to on, reload, and start again.", row[0][:min(len(row[0]), 64)])
 	}
-	started := int64(binary.BigEndian.Uint64(row[1]))
+	sess.id.started = int64(binary.BigEndian.Uint64(row[1]))
 
 	chunks, err := conn.Prepare(ctx, "fetch_chunks", chunksSQL, []uint32{oidTextArray, oidInt8Array, oidInt4Array})
 	if err != nil {
-		return nil, s.queryFailed(ctx, err, "could not prepare statement to fetch file contents")
+		return s.queryFailed(ctx, err, "could not prepare statement to fetch file contents")
 	}
 	if err := checkChunkFields(chunks.Fields); err != nil {
-		return nil, err
+		return err
 	}
-	return &session{conn: conn, chunks: chunks, started: started}, nil
+	sess.chunks = chunks
+	if err := sess.identify(ctx); err != nil {
+		return s.queryFailed(ctx, err, "could not fetch remote file \"%s\"", controlFile)
+	}
+	return nil
 }
 
 // singleRow runs a statement that must give one row and returns a copy of it.
@@ -93,14 +113,30 @@ func singleRow(ctx context.Context, conn *pgconn.PgConn, sql string, params [][]
 	for i := range formats {
 		formats[i] = 1
 	}
-	result := conn.ExecParams(ctx, sql, params, oids, formats, binaryResult).Read()
-	if result.Err != nil {
-		return nil, result.Err
+	qctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	result := conn.ExecParams(qctx, sql, params, oids, formats, binaryResult)
+	var row [][]byte
+	rows := 0
+	for result.NextRow() {
+		if rows++; rows > 1 {
+			cancel() // rather than read how many there are
+			break
+		}
+		for _, v := range result.Values() {
+			row = append(row, bytes.Clone(v))
+		}
 	}
-	if len(result.Rows) != 1 {
+	_, err := result.Close()
+	switch {
+	case rows > 1:
+		return nil, fault.New("unexpected result set from query")
+	case err != nil:
+		return nil, err
+	case rows != 1:
 		return nil, fault.New("unexpected result set from query")
 	}
-	return result.Rows[0], nil
+	return row, nil
 }
 
 // parseVersion turns the server_version a server reports into server_version_num's form: "15.18 (Debian …)" is 150018,

@@ -21,6 +21,7 @@ const (
 	maxPath      = 1023    // bytes: the server's own paths end there (MAXPGPATH)
 	maxComponent = 255     // bytes: NAME_MAX
 	maxEntries   = 1 << 24 // files and directories of one listing; about 2 GB of memory here
+	maxListBytes = 2 << 30 // bytes: of all paths of one listing
 	maxFileSize  = 1 << 44 // bytes: 16 TiB, more than PostgreSQL's file systems allow a file
 )
 

@@ -100,6 +100,7 @@ func (s settings) setQuery(query string) error {
 		if name == "ssl" && value == "true" { // for JDBC's sake
 			name, value = "sslmode", "require"
 		}
+		name, value = oldSpelling(name, value)
 		if keywordByName[name] == nil {
 			return badURI("invalid URI query parameter")
 		}

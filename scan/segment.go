@@ -94,6 +94,9 @@ func readError(what string, at pg.LSN, err error) error {
 		}
 		var f *fault.Error
 		if errors.As(we.Err, &f) {
+			if errors.Is(f, fault.ErrFatal) {
+				return f
+			}
 			return errors.Join(f, fault.New("%s at %v", what, at))
 		}
 		return fault.Because(we, "%s at %v: %v", what, at, fault.M(we.Err))

@@ -4,7 +4,9 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"path/filepath"
 	"runtime/debug"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -52,16 +54,57 @@ Options that pg_rewind does not have:
       --pg-bindir=DIRECTORY      look here first for the target's postgres program
       --log-format=FORMAT        write messages as "text" (default) or "json"
 
+Interrupted, the same command run again goes on where it stopped:
+      --restart                  copy everything again, also what is there already
+      --timeout=TIME             stop after this time (30min, 2h), to be run again
+      --keep-undo=DIRECTORY      save what is overwritten or removed, for "%[1]s undo"
+      --fix-permissions          make the target's files writable that are not
+      --retry-for=TIME           how long to wait for a source that does not answer
+                                 (default: 60s)
+      --stall-timeout=TIME       give a connection up on which nothing comes (default: 60s)
+
+WAL that the target's pg_wal does not have any more:
+      --wal-archive=WHERE        s3://bucket/prefix, a directory, or "auto": what the settings
+                                 of pgBackRest, WAL-G, Barman or the restore_command say; may
+                                 be given several times
+      --wal-archive-layout=NAME  wal-g, wal-e, pgbackrest, barman or plain
+                                 (default: found out by looking)
+      --s3-endpoint=URL          of a server that is not AWS
+      --s3-region=NAME
+      --s3-profile=NAME          of the AWS configuration files
+      --s3-ca-file=FILE          certificates to trust besides the system's
+      --s3-path-style            the bucket is in the path, not in the host's name
+      --s3-requester-pays
+      --archive-jobs=NUM         segments fetched at a time, by restore_command (-c), too
+                                 (default: %[3]d)
+      --restore-timeout=TIME     of one restore_command (default: none)
+      --fetch-source-wal=CHOICE  fetch WAL that the source has removed and the rewound server
+                                 needs (default: auto, on if there is an archive)
+
+Commands, each with a --help of its own:
+  %[1]s archive ls|get|check     what is in a WAL archive
+  %[1]s journal                  what an interrupted rewind has left
+  %[1]s undo                     put a target back as it was (see --keep-undo)
+
 Every option can also be set by an environment variable: FASTREWIND_ and the long name in
 capitals, with _ for -. The command line goes before the environment, the environment before
 the default; a source on the command line goes before any source in the environment. Switches
 are on or off. An empty variable counts as not set. This works under the name pg_rewind, too:
-  FASTREWIND_JOBS=4  FASTREWIND_TARGET_PGDATA=/data/15  FASTREWIND_PROGRESS=on
+  FASTREWIND_JOBS=4  FASTREWIND_TARGET_PGDATA=/data/15  FASTREWIND_WAL_ARCHIVE=auto
 
 All messages go to standard error; "error:", "detail:" and "hint:" are pg_rewind's words, what
-follows "advice:" is said by %[1]s alone. The exit status is 0 if the target is rewound
-or needs no rewind, 1 on any error. Called under the name pg_rewind, by a link or a copy, the
-program writes what pg_rewind writes and nothing more.
+follows "advice:" is said by %[1]s alone. Called under the name pg_rewind, by a link or
+a copy, the program writes what pg_rewind writes and nothing more.
+
+Exit status:
+  0  rewound, or no rewind required
+  1  failed; the target is as it was
+  3  interrupted, by a signal or --timeout; run the same command again to go on
+  4  failed half-way; mend what the error says and run the same command again
+  5  refused: something would have failed later; the target is as it was
+  6  the source was lost; when it is back, run the same command again
+  7  no rewind can help: take a new base backup
+Under the name pg_rewind it is 1 for all but 0.
 
 Examples:
   What would be done? Nothing is modified:
@@ -72,6 +115,8 @@ Examples:
         --source-server='host=new-primary user=rewind dbname=postgres'
   Rewind from the data directory of a stopped server, missing WAL from the archive:
     %[1]s -Pc -D /data/old --source-pgdata=/data/new
+  The same with WAL from wherever pgBackRest's settings say:
+    %[1]s -P --wal-archive=auto -D /data/old --source-server='host=new-primary'
 
 Home page: <https://github.com/fastrewind/fastrewind>
 `
@@ -81,7 +126,7 @@ func usage(self program) string {
 	if self.stock {
 		return fmt.Sprintf(usageStock, self.name) + usageStockEnd
 	}
-	return fmt.Sprintf(usageStock, self.name) + fmt.Sprintf(usageOwn, self.name, defaultJobsMost)
+	return fmt.Sprintf(usageStock, self.name) + fmt.Sprintf(usageOwn, self.name, defaultJobsMost, defaultArchiveJobs)
 }
 
 // version is set by the build: -ldflags "-X main.version=1.2.3".
@@ -104,21 +149,40 @@ func versionText(self program, env func(string) (string, bool)) string {
 	return fmt.Sprintf("fastrewind %s (for PostgreSQL %s)\n", v, majors)
 }
 
-// postgresVersion is the version of the postgres program that a rewind would use for a target of the newest major we
-// know, or that major alone if there is no such program.
+// postgresVersion is the version of the postgres program that a rewind would use: of the major of the target, if the
+// environment names one; else of what lies beside us, where pg_rewind lies; else of the newest that is installed here.
 func postgresVersion(self program, env func(string) (string, bool)) string {
-	majors := pg.Majors()
-	newest := majors[len(majors)-1]
 	binDir, _ := env(variable("pg-bindir"))
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
-	found, err := pgbin.Find(ctx, pgbin.Options{
-		Major: newest, BinDir: binDir, ProgramPath: self.path, ProgramName: self.name,
-	})
-	if err != nil {
+	majors := pg.Majors()
+	slices.Reverse(majors)
+	newest := majors[0]
+	if dir, _ := env(variable("target-pgdata")); dir != "" {
+		if major, err := pgbin.MajorOf(dir); err == nil {
+			majors, newest = []int{major}, major
+		}
+	}
+	var first string
+	for _, major := range majors {
+		found, err := pgbin.Find(ctx, pgbin.Options{
+			Major: major, BinDir: binDir, ProgramPath: self.path, ProgramName: self.name,
+		})
+		if err != nil {
+			continue
+		}
+		version := strings.TrimPrefix(found.Version, "postgres (PostgreSQL) ")
+		if first == "" {
+			first = version
+		}
+		if filepath.Dir(found.Path) == filepath.Dir(self.path) {
+			return version
+		}
+	}
+	if first == "" {
 		return strconv.Itoa(newest) // no server is installed here, which --version need not mind
 	}
-	return strings.TrimPrefix(found.Version, "postgres (PostgreSQL) ")
+	return first
 }
 
 // A reader of standard output who has gone away is no error.

@@ -9,7 +9,9 @@
 //	main.go      what is taken from the operating system, and the one line of events: options, signals, run, exit
 //	program.go   under which name the program runs
 //	getopt.go    the command line as GNU getopt_long reads it, put into the plain form that pflag reads
+//	commands.go  what the program can do besides: archive, journal, undo
 //	options.go   every option: its flag, its environment variable, its meaning in rewind.Config
+//	values.go    the kinds of values options take
 //	checks.go    what stock checks once all options are known, in stock's order
 //	help.go      --help and --version
 //	signals.go   SIGINT, SIGTERM, SIGHUP, SIGPIPE
@@ -59,6 +61,11 @@ func (p *process) start() int {
 	// Mistakes on the command line are told as text: which format was meant is known only after it was read.
 	rep := newReporter(self, screen, reporting{format: textFormat, now: p.now})
 
+	if c, ok := p.command(self); ok {
+		err := c.Execute()
+		rep.Fail(err)
+		return exitStatus(self, err)
+	}
 	cmd, opts := newCommand(self, p.args)
 	cmd.RunE = func(*cobra.Command, []string) error {
 		if opts.version {
@@ -76,15 +83,11 @@ func (p *process) start() int {
 		if err := opts.check(self, p.euid); err != nil {
 			return err
 		}
-		ctx, stop := untilSignal(context.Background(), func(name string) {
-			rep.Note("%s received, stopping; send it again to quit at once", name)
-		})
-		defer stop()
-		return interruption(ctx, p.run(ctx, opts.cfg, rep))
+		return p.work(rep, func(ctx context.Context, rep rewind.Reporter) error { return p.run(ctx, opts.cfg, rep) })
 	}
 	cmd.SetHelpFunc(func(*cobra.Command, []string) { printHelp(p.stdout, self) })
 
 	err := cmd.Execute()
 	rep.Fail(err)
-	return exitStatus(err)
+	return exitStatus(self, err)
 }

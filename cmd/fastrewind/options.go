@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -25,6 +26,10 @@ const (
 const (
 	maxJobs         = 1024 // far beyond what a source accepts as connections; catches a slip of the finger
 	defaultJobsMost = 8    // a rewind must not eat the source's max_connections by default
+
+	defaultArchiveJobs  = 8                // an archive is far away, and each segment waits for it
+	defaultRetryFor     = 60 * time.Second // a server restarts in less, and so do most failovers
+	defaultStallTimeout = 60 * time.Second
 )
 
 // options holds what the user asked for, from three places: the command line goes before the environment, and the
@@ -88,11 +93,36 @@ func (o *options) define(self program) {
 	setRank(f, rankStock17, "sync-method")
 
 	o.cfg.Jobs = defaultJobs()
-	f.VarP((*jobsValue)(&o.cfg.Jobs), "jobs", "j", "")
+	f.VarP(&numberValue{&o.cfg.Jobs, "-j/--jobs"}, "jobs", "j", "")
 	f.StringVar(&o.cfg.PgBinDir, "pg-bindir", "", "")
 	o.logFormat = textFormat
 	f.Var(&o.logFormat, "log-format", "")
-	setRank(f, rankOwn, "jobs", "pg-bindir", "log-format")
+
+	f.BoolVar(&o.cfg.Restart, "restart", false, "")
+	f.Var((*durationValue)(&o.cfg.Timeout), "timeout", "")
+	f.StringVar(&o.cfg.KeepUndo, "keep-undo", "", "")
+	f.BoolVar(&o.cfg.FixPermissions, "fix-permissions", false, "")
+
+	f.Var((*listValue)(&o.cfg.WALArchives), "wal-archive", "")
+	f.StringVar(&o.cfg.WALArchiveLayout, "wal-archive-layout", "", "")
+	f.StringVar(&o.cfg.S3.Endpoint, "s3-endpoint", "", "")
+	f.StringVar(&o.cfg.S3.Region, "s3-region", "", "")
+	f.StringVar(&o.cfg.S3.Profile, "s3-profile", "", "")
+	f.StringVar(&o.cfg.S3.CAFile, "s3-ca-file", "", "")
+	f.BoolVar(&o.cfg.S3.PathStyle, "s3-path-style", false, "")
+	f.BoolVar(&o.cfg.S3.RequesterPays, "s3-requester-pays", false, "")
+	o.cfg.ArchiveJobs = defaultArchiveJobs
+	f.Var(&numberValue{&o.cfg.ArchiveJobs, "--archive-jobs"}, "archive-jobs", "")
+	f.Var((*durationValue)(&o.cfg.RestoreTimeout), "restore-timeout", "")
+	o.cfg.FetchSourceWAL = rewind.ChoiceAuto
+	f.Var((*choiceValue)(&o.cfg.FetchSourceWAL), "fetch-source-wal", "")
+
+	o.cfg.RetryFor, o.cfg.StallTimeout = defaultRetryFor, defaultStallTimeout
+	f.Var((*durationValue)(&o.cfg.RetryFor), "retry-for", "")
+	f.Var((*durationValue)(&o.cfg.StallTimeout), "stall-timeout", "")
+	setRank(f, rankOwn, "jobs", "pg-bindir", "log-format", "restart", "timeout", "keep-undo", "fix-permissions",
+		"wal-archive", "wal-archive-layout", "s3-endpoint", "s3-region", "s3-profile", "s3-ca-file", "s3-path-style",
+		"s3-requester-pays", "archive-jobs", "restore-timeout", "fetch-source-wal", "retry-for", "stall-timeout")
 
 	o.cfg.ProgramName, o.cfg.ProgramPath = self.name, self.path
 }
@@ -200,7 +230,16 @@ func setFromEnvironment(f *pflag.Flag, value string) error {
 		}
 		return f.Value.Set(strconv.FormatBool(on))
 	}
-	err := f.Value.Set(value)
+	values := []string{value}
+	if _, several := f.Value.(*listValue); several {
+		values = strings.Fields(value)
+	}
+	var err error
+	for _, one := range values {
+		if err = f.Value.Set(one); err != nil {
+			break
+		}
+	}
 	if bad := (*fault.Error)(nil); errors.As(err, &bad) {
 		return bad.WithDetail("The value comes from environment variable \"%s\".", variable(f.Name))
 	}
@@ -216,23 +255,6 @@ func parseSwitch(value string) (bool, error) {
 		return false, nil
 	}
 	return false, fmt.Errorf("not a Boolean value: %q", value)
-}
-
-// jobsValue is the value of --jobs, with the texts of PostgreSQL's other programs that take -j (option_utils.c).
-type jobsValue int
-
-func (j *jobsValue) String() string { return strconv.Itoa(int(*j)) }
-func (j *jobsValue) Type() string   { return "NUM" }
-func (j *jobsValue) Set(s string) error {
-	n, err := strconv.ParseInt(s, 10, 64)
-	if err != nil && !errors.Is(err, strconv.ErrRange) {
-		return fault.Because(err, "invalid value \"%s\" for option %s", s, "-j/--jobs")
-	}
-	if err != nil || n < 1 || n > maxJobs {
-		return fault.New("%s must be in range %d..%d", "-j/--jobs", 1, maxJobs)
-	}
-	*j = jobsValue(n)
-	return nil
 }
 
 // syncMethodValue is the value of --sync-method, with 17's text (parse_sync_method, option_utils.c).

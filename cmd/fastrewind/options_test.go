@@ -2,8 +2,10 @@ package main
 
 import (
 	"fmt"
+	"reflect"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/spf13/pflag"
 
@@ -13,6 +15,7 @@ import (
 func defaults() rewind.Config {
 	return rewind.Config{
 		SyncMethod: rewind.SyncFsync, Jobs: defaultJobs(), ProgramName: "fastrewind", ProgramPath: "fastrewind",
+		ArchiveJobs: 8, FetchSourceWAL: rewind.ChoiceAuto, RetryFor: time.Minute, StallTimeout: time.Minute,
 	}
 }
 
@@ -50,12 +53,27 @@ func TestConfig(t *testing.T) {
 		{"-nj3 -D t --source-pgdata=s", func(c *rewind.Config) { c.Jobs, c.DryRun = 3, true }, ""},
 		{"--jobs=1024 -D t --source-pgdata=s", func(c *rewind.Config) { c.Jobs = 1024 }, ""},
 		{"--pg-bindir=b -D t --source-pgdata=s", func(c *rewind.Config) { c.PgBinDir = "b" }, ""},
+		{"--restart --timeout=30min --keep-undo=u --fix-permissions -D t --source-pgdata=s", func(c *rewind.Config) {
+			c.Restart, c.Timeout, c.KeepUndo, c.FixPermissions = true, 30*time.Minute, "u", true
+		}, ""},
+		{"--wal-archive=s3://b/p --wal-archive /mnt/wal --wal-archive-layout=barman -D t --source-pgdata=s", func(c *rewind.Config) {
+			c.WALArchives, c.WALArchiveLayout = []string{"s3://b/p", "/mnt/wal"}, "barman"
+		}, ""},
+		{"--s3-endpoint=e --s3-region=r --s3-profile=p --s3-ca-file=f --s3-path-style --s3-requester-pays -D t --source-pgdata=s", func(c *rewind.Config) {
+			c.S3 = rewind.S3Config{Endpoint: "e", Region: "r", Profile: "p", CAFile: "f", PathStyle: true, RequesterPays: true}
+		}, ""},
+		{"--archive-jobs=20 --restore-timeout=90 --fetch-source-wal=off -D t --source-pgdata=s", func(c *rewind.Config) {
+			c.ArchiveJobs, c.RestoreTimeout, c.FetchSourceWAL = 20, 90*time.Second, rewind.ChoiceOff
+		}, ""},
+		{"--retry-for=0 --stall-timeout=500ms -D t --source-pgdata=s", func(c *rewind.Config) {
+			c.RetryFor, c.StallTimeout = 0, 500*time.Millisecond
+		}, ""},
 	} {
 		got, res := inProcess(t, nil, append([]string{"fastrewind"}, strings.Fields(c.line)...)...)
 		want := defaults()
 		want.TargetDir, want.SourceDir = "t", "s"
 		c.want(&want)
-		if got == nil || *got != want || res.stderr != c.said || res.status != 0 {
+		if got == nil || !reflect.DeepEqual(*got, want) || res.stderr != c.said || res.status != 0 {
 			t.Errorf("%s:\n got %+v, %+v\nwant %+v, said %q", c.line, got, res, want, c.said)
 		}
 	}
@@ -117,22 +135,44 @@ func TestEnvironment(t *testing.T) {
 		"FASTREWIND_JOBS":                "7",
 		"FASTREWIND_PG_BINDIR":           "b",
 		"FASTREWIND_LOG_FORMAT":          "text",
+		"FASTREWIND_RESTART":             "on",
+		"FASTREWIND_TIMEOUT":             "2h",
+		"FASTREWIND_KEEP_UNDO":           "u",
+		"FASTREWIND_FIX_PERMISSIONS":     "on",
+		"FASTREWIND_WAL_ARCHIVE":         "auto  s3://b/p",
+		"FASTREWIND_WAL_ARCHIVE_LAYOUT":  "wal-g",
+		"FASTREWIND_S3_ENDPOINT":         "e",
+		"FASTREWIND_S3_REGION":           "r",
+		"FASTREWIND_S3_PROFILE":          "p",
+		"FASTREWIND_S3_CA_FILE":          "ca",
+		"FASTREWIND_S3_PATH_STYLE":       "on",
+		"FASTREWIND_S3_REQUESTER_PAYS":   "on",
+		"FASTREWIND_ARCHIVE_JOBS":        "9",
+		"FASTREWIND_RESTORE_TIMEOUT":     "1min",
+		"FASTREWIND_FETCH_SOURCE_WAL":    "yes",
+		"FASTREWIND_RETRY_FOR":           "5",
+		"FASTREWIND_STALL_TIMEOUT":       "6",
 	}
 	for _, name := range []string{"fastrewind", "pg_rewind"} {
 		want := rewind.Config{
 			TargetDir: "t", SourceServer: "host=h", WriteRecoveryConf: true, NoEnsureShutdown: true, ConfigFile: "f",
 			RestoreTargetWAL: true, DryRun: true, NoSync: true, SyncMethod: rewind.SyncSyncfs, Jobs: 7, PgBinDir: "b",
+			Restart: true, Timeout: 2 * time.Hour, KeepUndo: "u", FixPermissions: true,
+			WALArchives: []string{"auto", "s3://b/p"}, WALArchiveLayout: "wal-g",
+			S3:          rewind.S3Config{Endpoint: "e", Region: "r", Profile: "p", CAFile: "ca", PathStyle: true, RequesterPays: true},
+			ArchiveJobs: 9, RestoreTimeout: time.Minute, FetchSourceWAL: rewind.ChoiceOn,
+			RetryFor: 5 * time.Second, StallTimeout: 6 * time.Second,
 			ProgramName: name, ProgramPath: name,
 		}
 		got, res := inProcess(t, all, name)
-		if got == nil || *got != want || res.stderr != fmt.Sprintf("%[1]s: progress on\n%[1]s: debug on\n", name) {
+		if got == nil || !reflect.DeepEqual(*got, want) || res.stderr != fmt.Sprintf("%[1]s: progress on\n%[1]s: debug on\n", name) {
 			t.Errorf("%s, environment alone:\n got %+v, %+v\nwant %+v", name, got, res, want)
 		}
 
 		got, res = inProcess(t, all, name, "-Dt2", "--source-server=host=i", "--config-file=", "--sync-method=fsync", "-j2", "--pg-bindir=c")
 		want.TargetDir, want.SourceServer, want.ConfigFile = "t2", "host=i", ""
 		want.SyncMethod, want.Jobs, want.PgBinDir = rewind.SyncFsync, 2, "c"
-		if got == nil || *got != want {
+		if got == nil || !reflect.DeepEqual(*got, want) {
 			t.Errorf("%s, command line first:\n got %+v, %+v\nwant %+v", name, got, res, want)
 		}
 	}
@@ -146,13 +186,13 @@ func TestEnvironment(t *testing.T) {
 	}
 	want := defaults()
 	want.TargetDir, want.SourceDir = "t", "s"
-	if got, res := inProcess(t, none, "fastrewind", "-Dt", "--source-pgdata=s"); got == nil || *got != want || res.stderr != "" {
+	if got, res := inProcess(t, none, "fastrewind", "-Dt", "--source-pgdata=s"); got == nil || !reflect.DeepEqual(*got, want) || res.stderr != "" {
 		t.Errorf("empty variables:\n got %+v, %+v\nwant %+v", got, res, want)
 	}
 
 	// A source on the command line goes before one of the other kind in the environment; two in one place are an error.
 	server := map[string]string{"FASTREWIND_SOURCE_SERVER": "host=h", "FASTREWIND_TARGET_PGDATA": "t"}
-	if got, res := inProcess(t, server, "fastrewind", "--source-pgdata=s"); got == nil || *got != want {
+	if got, res := inProcess(t, server, "fastrewind", "--source-pgdata=s"); got == nil || !reflect.DeepEqual(*got, want) {
 		t.Errorf("source of the other kind:\n got %+v, %+v\nwant %+v", got, res, want)
 	}
 	server["FASTREWIND_SOURCE_PGDATA"] = "s"
@@ -179,7 +219,7 @@ func TestHelp(t *testing.T) {
 	}
 	for _, line := range []string{"--version", "-V", "-nV", "-n --vers"} {
 		_, got := inProcess(t, nil, append([]string{"fastrewind"}, strings.Fields(line)...)...)
-		if !strings.HasPrefix(got.stdout, "fastrewind ") || !strings.HasSuffix(got.stdout, "(for PostgreSQL 15)\n") || got.stderr != "" || got.status != 0 {
+		if !strings.HasPrefix(got.stdout, "fastrewind ") || !strings.HasSuffix(got.stdout, "(for PostgreSQL 13, 14, 15, 16, 17, 18, 19)\n") || got.stderr != "" || got.status != 0 {
 			t.Errorf("%s: got %+v", line, got)
 		}
 	}

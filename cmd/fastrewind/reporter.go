@@ -168,14 +168,22 @@ func (r *reporter) Fail(err error) {
 		r.part(detailPart, said.Detail), r.part(hintPart, said.Hint), r.part(advicePart, said.Advice), r.phase())
 }
 
-// joined returns the errors put together by errors.Join, and nil for any other error, such as one that was formatted
-// with several causes.
+// joined returns the errors put together by errors.Join, also behind wrappers that say nothing of their own; and nil for
+// any other error, such as one that was formatted with several causes.
 func joined(err error) []error {
-	several, ok := err.(interface{ Unwrap() []error })
-	if !ok || err.Error() != errors.Join(several.Unwrap()...).Error() {
-		return nil
+	for {
+		if several, ok := err.(interface{ Unwrap() []error }); ok {
+			if err.Error() != errors.Join(several.Unwrap()...).Error() {
+				return nil
+			}
+			return several.Unwrap()
+		}
+		inner := errors.Unwrap(err)
+		if inner == nil || inner.Error() != err.Error() {
+			return nil
+		}
+		err = inner
 	}
-	return several.Unwrap()
 }
 
 // part makes a field of a part of a message that is there and may be said under this name.

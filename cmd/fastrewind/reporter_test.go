@@ -157,6 +157,7 @@ func TestFail(t *testing.T) {
 		{fmt.Errorf("outer: %w", full), "P: error: outer: text\nP: detail: d\nP: hint: h\n", "P: advice: a1\na2\n"},
 		{fault.New("connection to server failed\n\tIs it running?\n"), "P: error: connection to server failed\n\tIs it running?\n", ""},
 		{errors.Join(fault.New("one"), fault.New("two")), "P: error: one\nP: error: two\n", ""},
+		{rewind.Failed.Of(errors.Join(fault.New("one"), fault.New("two"))), "P: error: one\nP: error: two\n", ""},
 		{fmt.Errorf("%w and %w", cause, cause), "P: error: cause and cause\n", ""},
 		{complaint{"bad"}, "/x/P: bad\nP: hint: Try \"P --help\" for more information.\n", ""},
 		{complaint{}, "P: hint: Try \"P --help\" for more information.\n", ""},
@@ -174,8 +175,23 @@ func TestFail(t *testing.T) {
 			}
 		}
 	}
-	if exitStatus(nil) != 0 || exitStatus(full) != 1 || exitStatus(complaint{}) != 1 {
-		t.Error("exit status")
+	for _, c := range []struct {
+		err         error
+		ours, stock int
+	}{
+		{nil, 0, 0},
+		{full, 1, 1},
+		{complaint{}, 1, 1},
+		{rewind.Interrupted.Of(full), 3, 1},
+		{rewind.Resumable.Of(full), 4, 1},
+		{rewind.Refused.Of(full), 5, 1},
+		{fmt.Errorf("wrapped: %w", rewind.SourceLost.Of(full)), 6, 1},
+		{rewind.NotRewindable.Of(full), 7, 1},
+		{rewind.Resumable.Of(rewind.SourceLost.Of(full)), 6, 1},
+	} {
+		if ours, stock := exitStatus(ownProgram, c.err), exitStatus(stockProgram, c.err); ours != c.ours || stock != c.stock {
+			t.Errorf("%v: exit status %d and %d, want %d and %d", c.err, ours, stock, c.ours, c.stock)
+		}
 	}
 }
 

@@ -97,7 +97,7 @@ func directoryCases(m *templates) []bad {
 		{name: "target of another major", spoil: patch(target, func(b []byte) { le.PutUint32(b[8:], 1700); le.PutUint32(b[12:], 202406281) }),
 			want: []string{"error: clusters are not compatible with this version of pg_rewind"}},
 		{name: "neither checksums nor hints", spoil: patch(target, func(b []byte) { b[176] = 0 }),
-			want: []string{`error: target server needs to use either data checksums or "wal_log_hints = on"`}},
+			want: []string{`error: target server needs to use either data checksums or "wal_log_hints = on"`}, exit: 7},
 		{name: "unclean target", spoil: patch(target, func(b []byte) { b[16] = 6 }), args: []string{"--no-ensure-shutdown"},
 			want: []string{"error: target server must be shut down cleanly"}},
 		{name: "unclean target, dry run", spoil: patch(target, func(b []byte) { b[16] = 6 }), args: []string{"--dry-run"},
@@ -111,7 +111,7 @@ func directoryCases(m *templates) []bad {
 		{name: "no common ancestor", spoil: func(p *pair) {
 			p.control(p.newTarget(), func(b []byte) { le.PutUint32(b[48:], 7) })
 			p.env.WriteFile(p.target.Path("pg_wal", "00000007.history"), []byte("3\t0/3000000\tx\n"), 0o600)
-		}, want: []string{"error: could not find common ancestor of the source and target cluster's timelines"}},
+		}, want: []string{"error: could not find common ancestor of the source and target cluster's timelines"}, exit: 7},
 		{name: "source's history is missing", spoil: func(p *pair) { p.must(os.Remove(p.newSource().Path("pg_wal", "00000002.history"))) }},
 		{name: "source's history has no timeline", spoil: history("abc\t0/3000000\tx\n"), want: []string{"error: syntax error in history file: abc\t0/3000000\tx"}},
 		{name: "source's history has no place", spoil: history("1\tnowhere\n"), want: []string{"error: syntax error in history file: 1\tnowhere"}},
@@ -155,19 +155,19 @@ func directoryCases(m *templates) []bad {
 		{name: "unreadable pg_control", spoil: mode(func(p *pair) string { return p.target.Path("global", "pg_control") }, 0),
 			want: []string{`pg_control" for reading: Permission denied`}},
 		{name: "unreadable file of the source", spoil: func(p *pair) { p.newTarget(); p.must(os.Chmod(p.newSource().Path(m.relation), 0)) },
-			want: []string{`error: could not open source file "`, m.relation, "Permission denied"}, stock: differs},
+			want: []string{`error: could not open source file "`, m.relation, "Permission denied"}, exit: 5, stock: differs},
 		{name: "unreadable directory of the source", spoil: func(p *pair) { p.must(os.Chmod(p.newSource().Path(filepath.Dir(m.relation)), 0)) },
 			want: []string{`could not open directory "`, "Permission denied"}, stock: sameError},
 		{name: "unreadable directory of the target", spoil: mode(func(p *pair) string { return p.target.Path(filepath.Dir(m.relation)) }, 0),
 			want: []string{`could not open directory "`, "Permission denied"}, stock: sameError},
 		{name: "unwritable file", spoil: mode(func(p *pair) string { return p.target.Path(m.relation) }, 0o400),
-			want: []string{"error: could not open ", m.relation, "Permission denied"}, stock: differs},
+			want: []string{"error: could not open ", m.relation, "Permission denied"}, exit: 5, stock: differs},
 		{name: "unwritable configuration file", spoil: mode(func(p *pair) string { return p.target.Path("postgresql.conf") }, 0o400),
-			want: []string{`error: could not open target file "`, "postgresql.conf", "Permission denied"}, stock: differs},
+			want: []string{`error: could not open target file "`, "postgresql.conf", "Permission denied"}, exit: 5, stock: differs},
 		{name: "unwritable directory", spoil: mode(func(p *pair) string { return p.target.Path("pg_wal") }, 0o500),
-			want: []string{"pg_wal", "Permission denied"}, stock: differs},
-		{name: "unwritable pg_control", spoil: mode(func(p *pair) string { return p.target.Path("global", "pg_control") }, 0o400),
-			want: []string{"pg_control", "Permission denied"}, stock: differs},
+			want: []string{"pg_wal", "Permission denied"}, exit: 5, stock: differs},
+		{name: "unwritable place of pg_control", spoil: mode(func(p *pair) string { return p.target.Path("global") }, 0o500),
+			want: []string{"global", "Permission denied"}, exit: 5, stock: differs},
 		{name: "directory here, file there", spoil: func(p *pair) {
 			p.must(os.Remove(p.newTarget().Path(m.relation)))
 			p.must(os.Mkdir(p.target.Path(m.relation), 0o700))

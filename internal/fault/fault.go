@@ -26,6 +26,10 @@ type Error struct {
 func (e *Error) Error() string { return e.Text }
 func (e *Error) Unwrap() error { return e.Err }
 
+// ErrFatal is in the chain of errors at which stock ends on the spot (pg_fatal), without a second message about what it
+// wanted the thing for.
+var ErrFatal = errors.New("fatal")
+
 // New makes an Error whose text is formatted as by fmt.Sprintf.
 func New(format string, args ...any) *Error {
 	return &Error{Text: fmt.Sprintf(format, args...)}

@@ -27,7 +27,7 @@ import (
 //
 // Where the scenario says so:
 //
-//   - keptFromRedo;
+//   - keptFromRedo, neededFromArchive;
 //   - writtenMeanwhile, if the source had a checkpoint between the two runs;
 //   - with -R, the last line of postgresql.auto.conf: stock writes all of libpq's defaults, of its own version; ours what
 //     the user gave.
@@ -83,6 +83,29 @@ var keptFromRedo = pgtest.Allow{
 			return false, err
 		}
 		return redo.Seg(control.SegSize) <= seg && seg < checkpoint.Seg(control.SegSize), nil
+	},
+}
+
+// neededFromArchive is WAL of the source's timeline that the source has removed and that replay will want: ours looks for it
+// in the archive and finds it, stock leaves that to the server.
+var neededFromArchive = pgtest.Allow{
+	Reason: "WAL the source has removed, from the archive",
+	Match: func(d pgtest.Difference) (bool, error) {
+		name, ok := strings.CutPrefix(d.Path, "pg_wal/")
+		if !ok || d.Kind != pgtest.OnlyInA {
+			return false, nil
+		}
+		root := strings.TrimSuffix(d.PathA, "/"+d.Path)
+		control, err := pgtest.ReadControl(root)
+		if err != nil {
+			return false, err
+		}
+		_, seg, ok := pg.ParseSegmentName(name, control.SegSize)
+		if !ok {
+			return false, nil
+		}
+		_, checkpoint, err := labelled(root)
+		return err == nil && seg >= checkpoint.Seg(control.SegSize), err
 	},
 }
 

@@ -1,6 +1,7 @@
 // Package integration holds the tests that need several servers at once and the built program.
 //
 //	golden_test.go     the scenarios, and what is done with each: equality with stock pg_rewind
+//	majors_test.go     one scenario on every major of PostgreSQL
 //	loads_test.go      what servers do before and after they part
 //	part_test.go       how servers part
 //	rehearsal_test.go  a scenario being played, step by step
@@ -59,7 +60,7 @@ var scenarios = []scenario{
 		lose:      loseWAL,
 		loserArgs: []string{"--restore-target-wal"},
 		dryRun:    true,
-		differs:   []pgtest.Allow{keptFromRedo},
+		differs:   []pgtest.Allow{keptFromRedo, neededFromArchive},
 	},
 	{
 		name:  "target a standby that was ahead",
@@ -92,6 +93,7 @@ var scenarios = []scenario{
 // scenario is one way in which two servers come apart, and how the rewind is to be done.
 type scenario struct {
 	name  string
+	major int // 0: the one that is preferred
 	init  pgtest.InitOptions
 	loads []load
 	part  func(r *rehearsal) sides

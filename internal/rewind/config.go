@@ -1,5 +1,7 @@
 package rewind
 
+import "time"
+
 // SyncMethod is how the target is made durable at the end.
 type SyncMethod string
 
@@ -25,6 +27,37 @@ type Config struct {
 	PgBinDir          string     // --pg-bindir: where the target's postgres is, before any other place
 	Jobs              int        // -j: workers of the scan and of the copy, and connections to the source; at least 1
 
+	Restart        bool          // --restart: copy again what an interrupted run has copied; its block map is used all the same
+	Timeout        time.Duration // --timeout: of the whole run; 0: none
+	KeepUndo       string        // --keep-undo: a directory for all that is overwritten or removed; empty: it is not kept
+	FixPermissions bool          // --fix-permissions: make files of the target's owner writable that are not
+
+	WALArchives      []string      // --wal-archive: where WAL is besides the target's pg_wal, in order: URLs, directories, "auto"
+	WALArchiveLayout string        // --wal-archive-layout: how they are laid out; empty: found out by looking
+	S3               S3Config      // how to reach those that are buckets, where their own settings do not say
+	ArchiveJobs      int           // --archive-jobs: segments fetched at a time, by restore_command or directly; at least 1
+	RestoreTimeout   time.Duration // --restore-timeout: of one restore_command; 0: none
+	FetchSourceWAL   Choice        // --fetch-source-wal: WAL the source has removed and the rewound server needs, from the archive
+
+	RetryFor     time.Duration // --retry-for: how long a source that does not answer is tried again; 0: not at all
+	StallTimeout time.Duration // --stall-timeout: how long a source may say nothing before its connection is given up
+
 	ProgramName string // argv[0]'s last component, for messages that name the program
 	ProgramPath string // argv[0] as found, to look for postgres beside it
 }
+
+// S3Config is how to reach buckets. What is empty is left to the AWS SDK's chain of environment and profiles.
+type S3Config struct {
+	Endpoint, Region, Profile, CAFile string
+	PathStyle, RequesterPays          bool
+}
+
+// Choice is a switch that decides by itself unless somebody else has.
+type Choice string
+
+// The choices.
+const (
+	ChoiceAuto Choice = "auto"
+	ChoiceOn   Choice = "on"
+	ChoiceOff  Choice = "off"
+)

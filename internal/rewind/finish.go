@@ -15,8 +15,10 @@ import (
 	"github.com/fastrewind/fastrewind/internal/datadir"
 	"github.com/fastrewind/fastrewind/internal/fault"
 	"github.com/fastrewind/fastrewind/internal/fsx"
+	"github.com/fastrewind/fastrewind/internal/journal"
 	"github.com/fastrewind/fastrewind/internal/pg"
 	"github.com/fastrewind/fastrewind/internal/plan"
+	"github.com/fastrewind/fastrewind/internal/undo"
 	"github.com/fastrewind/fastrewind/scan"
 )
 
@@ -31,9 +33,9 @@ type consistency struct {
 // copyAll carries the plan out, asks the source how far its pages may be ahead now that the last of them has been read,
 // and completes the target's WAL up to there.
 func (r *run) copyAll(
-	ctx context.Context, target fsx.FS, cp *copier.Copier, p *plan.Plan, div divergence, f *facts,
+	ctx context.Context, cp *copier.Copier, p *plan.Plan, div divergence, f *facts,
 ) (consistency, error) {
-	if err := cp.Run(ctx, r.source, p); err != nil {
+	if err := cp.Run(ctx, r.source, p); err != nil { // begin has saved the undo
 		return consistency{}, err
 	}
 	after, err := r.readSourceControl(ctx)
@@ -50,7 +52,7 @@ func (r *run) copyAll(
 	if end, err = r.settle(ctx, end, div); err != nil {
 		return consistency{}, err
 	}
-	return end, r.keepRestoredWAL(ctx, target, cp, f)
+	return end, r.keepNeededWAL(ctx, cp)
 }
 
 // finish makes the copied files a cluster that can be started. The order is that of durability: everything the control
@@ -65,9 +67,6 @@ func (r *run) finish(ctx context.Context, target fsx.FS, cp *copier.Copier, f *f
 		return err
 	}
 	method := r.syncMethod()
-	if err := copier.WriteDurably(target, method, pg.BackupLabelName, r.backupLabel(f).Encode(), r.modes.file); err != nil {
-		return err
-	}
 	if r.cfg.WriteRecoveryConf {
 		if err := r.writeRecoverySettings(target); err != nil {
 			return err
@@ -76,8 +75,26 @@ func (r *run) finish(ctx context.Context, target fsx.FS, cp *copier.Copier, f *f
 	end.control.MinRecoveryPoint, end.control.MinRecoveryPointTLI = end.lsn, end.tli
 	end.control.State = pg.StateInArchiveRecovery
 	end.control.Time = now()
-	if err := copier.WriteDurably(target, method, controlFile, end.control.Encode(), r.modes.file); err != nil {
+	control := end.control.Encode()
+	// From here on the target may be complete, whatever happens: a journal that is found later must say so.
+	if err := r.journal.Mark(journal.Mark{Phase: journal.Finishing, Time: now(), Value: uint64(pg.CRC32C(control))}); err != nil {
 		return err
+	}
+	if r.cfg.KeepUndo != "" {
+		if err := undo.Finish(r.cfg.KeepUndo, r.journal.Run().String(), control); err != nil {
+			return err
+		}
+	}
+	// The locks are taken off, the control file's last.
+	if err := copier.WriteDurably(target, method, pg.BackupLabelName, r.backupLabel(f).Encode(), r.modes.file); err != nil {
+		return err
+	}
+	if err := copier.WriteDurably(target, method, controlFile, control, r.modes.file); err != nil {
+		return err
+	}
+	if err := r.dropJournal(target); err != nil {
+		// The target is complete. The next run sees from the control file that the journal is done with.
+		r.rep.Warn(err.Error(), "The rewind is complete all the same.")
 	}
 	s := cp.Stats()
 	r.rep.Note("copied %d MB into %d files, made %d directories and links, truncated %d files, removed %d",
@@ -85,10 +102,6 @@ func (r *run) finish(ctx context.Context, target fsx.FS, cp *copier.Copier, f *f
 	r.rep.Info("Done!")
 	return nil
 }
-
-// halfRewound is the advice for a run that failed between the first write and the last.
-const halfRewound = "The target is half rewound and must not be started. Run the same command again; if it then lacks the " +
-	"target's own WAL, which this run may have removed already, take a new base backup."
 
 // consistencyPoint says up to where the rewound server must replay, and on which timeline. after is the source's control
 // file, read after the last page.
@@ -103,7 +116,7 @@ func (r *run) consistencyPoint(ctx context.Context, after *pg.Control) (consiste
 	if r.live == nil {
 		if !after.SameAs(r.sourceCtl) {
 			return end, fault.New("source system was modified while pg_rewind was running").
-				Advise("The source's control file has changed: a server was started on %s. "+halfRewound, r.cfg.SourceDir)
+				Advise("The source's control file has changed: a server was started on %s.", r.cfg.SourceDir)
 		}
 		if after.State == pg.StateShutdownedInRecovery && after.MinRecoveryPoint > after.CheckPoint {
 			// A stopped standby's pages may be newer than its last restart point. Stock forgets about them.
@@ -124,7 +137,7 @@ func (r *run) consistencyPoint(ctx context.Context, after *pg.Control) (consiste
 		return end, err
 	default:
 		return end, fault.New("source system was in unexpected state at end of rewind").
-			Advise("Its state is \"%v\". "+halfRewound, after.State)
+			Advise("Its state is \"%v\".", after.State)
 	}
 }
 
@@ -147,7 +160,7 @@ func (r *run) secondWALPass(
 		}
 		if _, lsn, ok := pg.CommonAncestor(history, div.targetHistory); !ok || lsn < div.lsn {
 			return nil, fault.New("source was promoted while pg_rewind was running, before the point of divergence").
-				Advise("It left the common history at %v, before %v. "+halfRewound, lsn, div.lsn)
+				Advise("It left the common history at %v, before %v.", lsn, div.lsn)
 		}
 		p.Actions = append(p.Actions, plan.Action{
 			Path: "pg_wal/" + pg.HistoryName(tli), Kind: plan.Copy, Type: pg.RegularFile, SourceSize: 1,
@@ -164,7 +177,7 @@ func (r *run) secondWALPass(
 		})
 	}
 	gone := cp.Stats().Gone
-	if err := cp.Run(ctx, r.source, p); err != nil {
+	if err := r.carryOut(ctx, cp, r.source, p); err != nil {
 		return nil, err
 	}
 	if cp.Stats().Gone > gone {
@@ -178,7 +191,7 @@ func (r *run) secondWALPass(
 // before the divergence: pages that were not copied are as new as that.
 func (r *run) settle(ctx context.Context, end consistency, div divergence) (consistency, error) {
 	if r.live != nil && end.control.State == pg.StateInProduction {
-		own := &walStores{chain: archive.Chain{archive.NewPgWal(r.cfg.TargetDir, r.target.SegSize)}}
+		own := &walStores{store: archive.Chain{archive.NewPgWal(r.cfg.TargetDir, r.target.SegSize)}}
 		lsn, err := scan.LastRecordEnd(ctx, own, r.format(), end.history, end.lsn)
 		if err != nil {
 			return end, err
@@ -191,35 +204,8 @@ func (r *run) settle(ctx context.Context, end consistency, div divergence) (cons
 	return end, nil
 }
 
-// keepRestoredWAL puts segments that came from the archive, in which recovery will start and which neither side has in
-// its pg_wal, into the target's.
-func (r *run) keepRestoredWAL(ctx context.Context, target fsx.FS, cp *copier.Copier, f *facts) error {
-	if r.wal.restore == nil {
-		return nil
-	}
-	p := &plan.Plan{}
-	// What lies before the checkpoint record was not read, and so not restored.
-	for seg := f.scan.Checkpoint.Seg(f.recovery.segSize); seg <= f.recovery.last; seg++ {
-		name := pg.SegmentName(f.recovery.history.SegmentTLI(seg, f.recovery.segSize), seg, f.recovery.segSize)
-		path := "pg_wal/" + name
-		if _, ok := r.wal.restore.Keep(name); !ok {
-			continue
-		}
-		_, err := target.Lstat(path)
-		switch {
-		case errors.Is(err, fs.ErrNotExist):
-			p.Actions = append(p.Actions, plan.Action{
-				Path: path, Kind: plan.Copy, Type: pg.RegularFile, SourceSize: int64(r.target.SegSize),
-			})
-		case err != nil:
-			return fault.Because(err, "could not stat file \"%s\": %s", target.Path(path), fault.M(err))
-		}
-	}
-	return cp.Run(ctx, restoredWAL{r.wal.restore}, p)
-}
-
 // restoredWAL is the segments that were restored from the archive, as a source of copies.
-type restoredWAL struct{ restore *archive.Restore }
+type restoredWAL struct{ spool *archive.Spool }
 
 // Fetch implements copier.Source.
 func (s restoredWAL) Fetch(
@@ -230,7 +216,7 @@ func (s restoredWAL) Fetch(
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		path, ok := s.restore.Keep(filepath.Base(rng.Path))
+		path, ok := s.spool.Keep(filepath.Base(rng.Path))
 		if !ok {
 			return fault.New("could not open file \"%s\" restored from archive", rng.Path)
 		}
@@ -259,7 +245,8 @@ func readRange(path string, buf []byte, offset int64) (int, error) {
 }
 
 // backupLabel says where replay starts: at the last checkpoint both have in common; or at the source's own last
-// checkpoint if its redo point lies before even that, as on a standby that has not replayed it yet.
+// checkpoint if its redo point lies before even that, as on a standby that has not replayed it yet. What an interrupted run
+// has copied needs replay from where the source was then.
 func (r *run) backupLabel(f *facts) pg.BackupLabel {
 	l := pg.BackupLabel{
 		Redo:       f.scan.Redo,
@@ -273,6 +260,13 @@ func (r *run) backupLabel(f *facts) pg.BackupLabel {
 	if s := r.sourceCtl; s.Redo < l.Redo {
 		l.Redo, l.Checkpoint, l.TLI = s.Redo, s.CheckPoint, s.TLI
 	}
+	if r.past != nil {
+		for _, s := range r.past.trusted {
+			if s.SourceRedo < l.Redo {
+				l.Redo, l.Checkpoint, l.TLI = s.SourceRedo, s.SourceCheckpoint, s.SourceCheckpointTLI
+			}
+		}
+	}
 	return l
 }
 
@@ -283,19 +277,28 @@ const (
 	maxAutoConfBytes = 16 << 20
 )
 
-// onlyRecoverySettings is what -R does when there is nothing to rewind.
-func (r *run) onlyRecoverySettings(ctx context.Context) error {
-	if !r.cfg.WriteRecoveryConf || r.cfg.DryRun {
+// nothingToRewind is what is done all the same when there is nothing to rewind: the recovery settings of -R, and a journal
+// that is done with is removed.
+func (r *run) nothingToRewind(ctx context.Context) error {
+	if r.cfg.DryRun || !r.cfg.WriteRecoveryConf && !r.staleJournal {
 		return nil
 	}
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	target, err := fsx.OpenTarget(r.cfg.TargetDir)
+	target, err := openTargetFS(r.cfg.TargetDir)
 	if err != nil {
 		return openDirError(r.cfg.TargetDir, err)
 	}
 	defer func() { _ = target.Close() }()
+	if r.staleJournal {
+		if err := r.dropJournal(target); err != nil {
+			return err
+		}
+	}
+	if !r.cfg.WriteRecoveryConf {
+		return nil
+	}
 	return r.writeRecoverySettings(target)
 }
 

@@ -40,13 +40,19 @@ func (r *run) gather(ctx context.Context, div divergence) (*facts, error) {
 	if f.sourceEnd, err = r.sourceEnd(ctx, r.sourceCtl); err != nil {
 		return nil, err
 	}
+	if r.past != nil {
+		r.past.trust(div.sourceHistory, f.sourceEnd)
+	}
 	g, ctx := errgroup.WithContext(ctx)
 	scanned, listed := make(chan struct{}), make(chan struct{})
 	g.Go(func() (err error) {
-		if f.scan, err = r.scanWAL(ctx, div); err == nil {
-			close(scanned)
+		if r.past != nil {
+			f.scan = r.past.scanned()
+		} else if f.scan, err = r.scanWAL(ctx, div); err != nil {
+			return err
 		}
-		return err
+		close(scanned)
+		return nil
 	})
 	listing := r.rep.Start(PhaseListing, 0, Files)
 	g.Go(func() (err error) {
@@ -67,6 +73,9 @@ func (r *run) gather(ctx context.Context, div divergence) (*facts, error) {
 		r.rep.Progress("reading source file list")
 		if wait(ctx, listed) {
 			r.rep.Progress("reading target file list")
+			if r.past != nil {
+				return nil
+			}
 			r.rep.Progress("reading WAL in target")
 			r.rep.Note("the target's WAL from there to %v: %d records in %d MB change %d blocks",
 				div.end, f.scan.Records, f.scan.Bytes>>20, f.scan.Blocks.Len())
@@ -102,6 +111,7 @@ func wait(ctx context.Context, done <-chan struct{}) bool {
 func (r *run) scanWAL(ctx context.Context, div divergence) (*scan.Result, error) {
 	meter := r.rep.Start(PhaseScan, 0, Bytes)
 	defer meter.Done()
+	defer r.wal.lookAhead(ctx, div, r.target.SegSize, r.cfg.ArchiveJobs)()
 	var mu sync.Mutex
 	var total int64
 	return scan.Run(ctx, r.wal, scan.Input{

@@ -1,79 +1,107 @@
 package rewind
 
 import (
-	"errors"
-	"io/fs"
-	"path/filepath"
+	"context"
 
-	"golang.org/x/sys/unix"
-
-	"github.com/fastrewind/fastrewind/internal/fault"
+	"github.com/fastrewind/fastrewind/internal/journal"
 	"github.com/fastrewind/fastrewind/internal/pg"
 	"github.com/fastrewind/fastrewind/internal/plan"
+	"github.com/fastrewind/fastrewind/internal/preflight"
 )
 
-// preflight looks for what would make the copy fail half-way: files that may not be written, directories in which names
-// can neither be made nor removed, files of a local source that may not be read. All are found before one is
-// touched; the message names the first.
-func (r *run) preflight(p *plan.Plan) error {
-	var first *fault.Error
-	count := 0
-	check := func(path string, mode uint32, text string) {
-		full := filepath.Join(r.cfg.TargetDir, path)
-		err := unix.Faccessat(unix.AT_FDCWD, full, mode, unix.AT_EACCESS)
-		if err == nil || errors.Is(err, fs.ErrNotExist) {
-			return // what is missing will be made, and its directory is checked
-		}
-		count++
-		if first == nil {
-			first = fault.Because(err, text, full, fault.M(err))
-		}
+// preflight looks for everything that would make the run fail half-way, and reports all of it together. With
+// --fix-permissions what can be repaired is, unless this is a dry run; should the run fail before it has changed anything
+// else, that is taken back, too.
+func (r *run) preflight(ctx context.Context, div divergence, f *facts, p *plan.Plan) error {
+	in := preflight.Input{
+		TargetDir:     r.cfg.TargetDir,
+		SourceDir:     r.cfg.SourceDir,
+		Plan:          p,
+		Source:        f.source,
+		Target:        f.target,
+		TablespaceDir: r.target.Version.TablespaceDir,
+		Replaced:      []string{pg.BackupLabelName, controlFile, journal.Name},
+		Needs:         r.needs(div, f, p),
+		Resuming:      r.past != nil,
+		Jobs:          r.cfg.Jobs,
 	}
-	const writable = unix.W_OK
-	readable := func(path string) {
-		full := filepath.Join(r.cfg.SourceDir, path)
-		if err := unix.Faccessat(unix.AT_FDCWD, full, unix.R_OK, unix.AT_EACCESS); errors.Is(err, fs.ErrPermission) {
-			count++
-			if first == nil {
-				first = fault.Because(err, "could not open source file \"%s\": %s", full, fault.M(err))
-			}
-		}
+	if r.cfg.WriteRecoveryConf {
+		in.Replaced = append(in.Replaced, autoConf, standbySignal)
+		in.Appended = []string{autoConf}
 	}
-	dirs := map[string]bool{".": true, "global": true} // backup_label and pg_control
-	for i := range p.Actions {
-		a := &p.Actions[i]
-		if r.live == nil && (a.Kind == plan.Copy || a.Kind == plan.CopyTail || len(a.Blocks) > 0) {
-			readable(a.Path)
-		}
-		switch a.Kind {
-		case plan.Create, plan.Remove:
-			dirs[filepath.Dir(a.Path)] = true
-		case plan.Copy:
-			dirs[filepath.Dir(a.Path)] = true
-			check(a.Path, writable, "could not open target file \"%s\": %s")
-		case plan.CopyTail:
-			check(a.Path, writable, "could not open target file \"%s\": %s")
-		case plan.Truncate:
-			check(a.Path, writable, "could not open file \"%s\" for truncation: %s")
-		case plan.None:
-			if len(a.Blocks) > 0 {
-				check(a.Path, writable, "could not open target file \"%s\": %s")
-			}
+	problems, err := preflight.Check(ctx, in)
+	if err != nil {
+		return err
+	}
+	if r.cfg.FixPermissions && !r.cfg.DryRun {
+		if problems, err = r.fixPermissions(ctx, in, problems); err != nil {
+			return err
 		}
 	}
-	check(controlFile, writable, "could not open target file \"%s\": %s")
-	check(pg.BackupLabelName, writable, "could not open target file \"%s\": %s")
-	for dir := range dirs {
-		check(dir, writable|unix.X_OK, "could not write to directory \"%s\": %s")
+	if err := r.checkUndoDir(); err != nil {
+		problem := preflight.New(preflight.Undo, "%s", err.Error())
+		problem.Err = err
+		problems = append(problems, problem)
 	}
-	if first == nil {
-		return nil
+	for i := range problems {
+		if problems[i].Warning {
+			r.rep.Warn(problems[i].Text, problems[i].Advice)
+		}
 	}
-	if count > 1 {
-		first.Advise("%d paths of the target cannot be written, or of the source not be read; this is the first of them. Nothing was "+
-			"changed. Give them back to the user who runs the server, with permission, and run the same command again.", count)
-	} else {
-		first.Advise("Nothing was changed. Give it back to the user who runs the server, with permission, and run the same command again.")
+	return preflight.Join(problems)
+}
+
+// fixPermissions repairs what can be repaired, and looks again as long as that brings something new to light.
+func (r *run) fixPermissions(
+	ctx context.Context, in preflight.Input, problems []preflight.Problem,
+) ([]preflight.Problem, error) {
+	for {
+		changed, err := preflight.FixPermissions(r.cfg.TargetDir, problems)
+		r.repaired = append(r.repaired, changed...)
+		if err != nil {
+			return nil, err
+		}
+		if len(changed) == 0 {
+			return problems, nil
+		}
+		r.rep.Note("gave the owner the permissions that %d paths of the target lacked, the first \"%s\"", len(changed), changed[0].Path)
+		if problems, err = preflight.Check(ctx, in); err != nil {
+			return nil, err
+		}
 	}
-	return first
+}
+
+// walReserve is room for what the source writes to its WAL while the rewind runs, in segments.
+const walReserve = 8
+
+// needs is the room that is taken by what the plan does not speak of.
+func (r *run) needs(div divergence, f *facts, p *plan.Plan) []preflight.Need {
+	segSize := int64(r.target.SegSize)
+	needs := []preflight.Need{
+		{Dir: r.cfg.TargetDir, Bytes: f.scan.Blocks.MemoryBytes() + 64*int64(len(p.Actions)) + 1<<20, What: "the journal of this run"},
+	}
+	wal := r.cfg.TargetDir + "/pg_wal"
+	if r.live != nil {
+		needs = append(needs, preflight.Need{Dir: wal, Bytes: walReserve * segSize, What: "WAL that the source writes meanwhile"})
+	}
+	if n := int64(len(r.missingWAL(f, p, div.sourceHistory))); n > 0 && r.wal.spool != nil {
+		needs = append(needs, preflight.Need{Dir: wal, Bytes: n * segSize, What: "WAL that the source has removed, from the archive"})
+	}
+	if r.cfg.KeepUndo != "" {
+		var bytes int64
+		for i := range p.Actions {
+			bytes += min(p.Actions[i].TargetSize, max(p.Actions[i].TargetSize-p.Actions[i].SourceSize, 0)+spanBytes(&p.Actions[i]))
+		}
+		needs = append(needs, preflight.Need{Dir: r.cfg.KeepUndo, Bytes: bytes, What: "what --keep-undo saves", AtMost: true})
+	}
+	return needs
+}
+
+// spanBytes is how much of a file is overwritten at most.
+func spanBytes(a *plan.Action) int64 {
+	var n int64
+	for _, s := range a.CopySpans() {
+		n += s.Length
+	}
+	return n
 }

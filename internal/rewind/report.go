@@ -10,8 +10,10 @@ const (
 	PhaseRecovery Phase = "crash recovery"
 	PhaseListing  Phase = "listing files"
 	PhaseScan     Phase = "scanning WAL"
+	PhaseArchive  Phase = "fetching WAL"
 	PhaseCopy     Phase = "copying"
 	PhaseSync     Phase = "syncing"
+	PhaseUndo     Phase = "putting back"
 )
 
 // Unit is what a Meter counts.

@@ -2,6 +2,7 @@ package rewind
 
 import (
 	"context"
+	"time"
 
 	"github.com/fastrewind/fastrewind/fetch"
 	"github.com/fastrewind/fastrewind/internal/fault"
@@ -22,6 +23,8 @@ type liveSource interface {
 	source
 	// FlushLSN is how far the server's WAL is durable; only on a primary.
 	FlushLSN(ctx context.Context) (pg.LSN, error)
+	// PageBound is an LSN that no page given so far is newer than.
+	PageBound(ctx context.Context) (pg.LSN, error)
 	// PrimaryConnInfo is the value of primary_conninfo with which a standby reaches it.
 	PrimaryConnInfo() string
 }
@@ -39,6 +42,10 @@ func (r *run) openSource(ctx context.Context) error {
 		Conns:       r.cfg.Jobs,
 		ProgramName: r.cfg.ProgramName,
 		Debugf:      r.debugFunc(),
+
+		StallTimeout: r.cfg.StallTimeout,
+		RetryFor:     r.cfg.RetryFor,
+		Event:        r.sourceEvent,
 	})
 	if err != nil {
 		return err
@@ -46,6 +53,18 @@ func (r *run) openSource(ctx context.Context) error {
 	r.source, r.live = server, server
 	r.rep.Progress("connected to server")
 	return nil
+}
+
+// sourceEvent tells the user that the source has trouble, and that it is over.
+func (r *run) sourceEvent(e fetch.Event) {
+	switch e.Kind {
+	case fetch.EventWarning:
+		r.rep.Warn(e.Text, "")
+	case fetch.EventWaiting:
+		r.rep.Note("the source does not answer (%v); trying again in %v", e.Err, e.Wait.Round(time.Millisecond))
+	case fetch.EventReconnected:
+		r.rep.Note("connected to the source again (%s)", e.Generation.Host)
+	}
 }
 
 // debugFunc is the reporter's Debug, or nil where nobody listens.
@@ -88,9 +107,9 @@ func (r *run) checkPair(ctx context.Context) error {
 			Advise("The source is of PostgreSQL %d with WAL segments of %d MB, the target of %d with %d MB.",
 				s.Version.Major, s.SegSize>>20, t.Version.Major, t.SegSize>>20)
 	case t.ChecksumVersion == 0 && !t.WALLogHints:
-		return fault.New("target server needs to use either data checksums or \"wal_log_hints = on\"").
+		return NotRewindable.Of(fault.New("target server needs to use either data checksums or \"wal_log_hints = on\"").
 			Advise("Without them, changes of hint bits leave no trace in the WAL and would survive the rewind. " +
-				"Nothing can be done about it now: take a new base backup, and set wal_log_hints = on for the next time.")
+				"Nothing can be done about it now: take a new base backup, and set wal_log_hints = on for the next time."))
 	case !t.State.CleanlyShutDown():
 		return fault.New("target server must be shut down cleanly").
 			Advise("The target's state is \"%v\". Leave out --no-ensure-shutdown and --dry-run to have it recovered, "+

@@ -25,10 +25,16 @@ func (r *run) openTarget(ctx context.Context) error {
 	}
 	r.modes = modes{file: m.File, dir: m.Dir}
 	setUmask(m.Umask)
+	if r.lock, err = lockTarget(r.cfg.TargetDir); err != nil {
+		return err
+	}
 	if err := pgbin.CheckStopped(r.cfg.TargetDir); err != nil {
 		return err
 	}
-	if !r.cfg.RestoreTargetWAL {
+	if err := r.openPast(); err != nil {
+		return err
+	}
+	if !r.cfg.RestoreTargetWAL && !r.cfg.wantsSettings() {
 		return nil
 	}
 	postgres, err := r.findPostgres(ctx)
@@ -38,6 +44,11 @@ func (r *run) openTarget(ctx context.Context) error {
 	output, done := r.rep.Output()
 	defer done()
 	r.restoreCmd, err = postgres.RestoreCommand(ctx, r.cfg.TargetDir, r.cfg.ConfigFile, output)
+	if err != nil && !r.cfg.RestoreTargetWAL {
+		// Only what it says about the archive was wanted.
+		r.rep.Debug("no restore_command to learn from: %v", err)
+		return nil
+	}
 	if err != nil {
 		return err
 	}
@@ -62,6 +73,10 @@ func (r *run) findPostgres(ctx context.Context) (*pgbin.Postgres, error) {
 // shutDownTarget reads the target's control file, and lets the target's own server recover it first if it was not shut
 // down cleanly (ensureCleanShutdown, pg_rewind.c).
 func (r *run) shutDownTarget(ctx context.Context) error {
+	if r.past != nil {
+		r.target = r.past.target
+		return nil
+	}
 	var err error
 	if r.target, err = r.readTargetControl(); err != nil {
 		return err

@@ -7,7 +7,6 @@ import (
 	"io/fs"
 	"slices"
 
-	"github.com/fastrewind/fastrewind/archive"
 	"github.com/fastrewind/fastrewind/internal/datadir"
 	"github.com/fastrewind/fastrewind/internal/fault"
 	"github.com/fastrewind/fastrewind/internal/pg"
@@ -29,6 +28,14 @@ type divergence struct {
 // On which timeline a cluster is, its last checkpoint alone does not tell: just after a promotion there has not been one
 // on the new timeline. minRecoveryPointTLI knows, and the greater of the two is right (stock from 16 on; here always).
 func (r *run) findDivergence(ctx context.Context) (divergence, error) {
+	if r.past != nil {
+		d, err := r.past.divergence(ctx, r)
+		if err == nil {
+			r.rep.Info("servers diverged at WAL location %v on timeline %d", d.lsn, d.targetHistory.TLIAt(d.lsn-1))
+			err = r.openWAL(ctx, d)
+		}
+		return d, err
+	}
 	sourceTLI, targetTLI := r.sourceCtl.CurrentTLI(), r.target.CurrentTLI()
 	var d divergence
 	sourceHistory, targetHistory, err := r.histories(ctx, sourceTLI, targetTLI)
@@ -47,13 +54,13 @@ func (r *run) findDivergence(ctx context.Context) (divergence, error) {
 
 	index, lsn, ok := pg.CommonAncestor(d.sourceHistory, d.targetHistory)
 	if !ok {
-		return d, fault.New("could not find common ancestor of the source and target cluster's timelines").
-			Advise("The source is on timeline %d, the target on %d, and their history files have no timeline in common.", sourceTLI, targetTLI)
+		return d, NotRewindable.Of(fault.New("could not find common ancestor of the source and target cluster's timelines").
+			Advise("The source is on timeline %d, the target on %d, and their history files have no timeline in common.", sourceTLI, targetTLI))
 	}
 	d.lsn = lsn
 	r.rep.Info("servers diverged at WAL location %v on timeline %d", lsn, d.targetHistory[index].TLI)
 
-	if r.wal, err = r.openWAL(); err != nil {
+	if err = r.openWAL(ctx, d); err != nil {
 		return d, err
 	}
 	// The target ends where its last checkpoint record ends; or, if it was a standby, where it has replayed to.
@@ -138,49 +145,4 @@ func history(tli pg.TLI, where string, read func(path string) ([]byte, error)) (
 			Advise("The file is pg_wal/%s of the %s.", pg.HistoryName(tli), where)
 	}
 	return h, err
-}
-
-// walStores is where the target's WAL comes from.
-type walStores struct {
-	chain   archive.Chain
-	restore *archive.Restore // nil without -c
-	done    func()           // with the output of restore_command
-}
-
-func (r *run) openWAL() (*walStores, error) {
-	w := &walStores{chain: archive.Chain{archive.NewPgWal(r.cfg.TargetDir, r.target.SegSize)}}
-	if r.cfg.RestoreTargetWAL {
-		output, done := r.rep.Output()
-		w.done = done
-		var err error
-		w.restore, err = archive.NewRestore(archive.RestoreConfig{
-			Command: r.restoreCmd,
-			DataDir: r.cfg.TargetDir,
-			SegSize: r.target.SegSize,
-			Output:  output,
-			Debug:   r.debugFunc(),
-		})
-		if err != nil {
-			return nil, err
-		}
-		w.chain = append(w.chain, w.restore)
-	}
-	return w, nil
-}
-
-// Open implements scan.Segments.
-func (w *walStores) Open(ctx context.Context, tli pg.TLI, seg pg.SegNo) (scan.Segment, error) {
-	s, err := w.chain.Open(ctx, tli, seg)
-	if err != nil {
-		return nil, err // not s: a nil pointer in an interface is not nil
-	}
-	return s, nil
-}
-
-func (w *walStores) close() error {
-	if w.restore == nil {
-		return nil
-	}
-	defer w.done()
-	return w.restore.Close()
 }

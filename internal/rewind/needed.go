@@ -1,0 +1,161 @@
+package rewind
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/fastrewind/fastrewind/copier"
+	"github.com/fastrewind/fastrewind/internal/fault"
+	"github.com/fastrewind/fastrewind/internal/pg"
+	"github.com/fastrewind/fastrewind/internal/plan"
+)
+
+// walSegment is one segment along a history.
+type walSegment struct {
+	tli pg.TLI
+	seg pg.SegNo
+}
+
+func (s walSegment) name(segSize uint32) string { return pg.SegmentName(s.tli, s.seg, segSize) }
+
+// missingWAL lists the segments that the rewound server will want and that neither side will have given it: from where
+// replay starts to where the source's WAL ends. Checkpoints of the source are further ahead, so it may have removed the
+// first of them long ago.
+func (r *run) missingWAL(f *facts, p *plan.Plan, sourceHistory pg.History) []walSegment {
+	segSize := r.target.SegSize
+	have := map[string]bool{}
+	for _, path := range p.KeptWAL {
+		have[strings.TrimPrefix(path, "pg_wal/")] = true
+	}
+	for i := range f.source {
+		e := &f.source[i]
+		if name, ok := cutWAL(e.Path); ok && e.Type == pg.RegularFile && e.Size == int64(segSize) {
+			have[name] = true
+		}
+	}
+	start := min(r.backupLabel(f).Redo, f.scan.Redo)
+	var missing []walSegment
+	for seg := start.Seg(segSize); seg <= f.sourceEnd.SegOfEnd(segSize); seg++ {
+		s := walSegment{sourceHistory.SegmentTLI(seg, segSize), seg}
+		if !have[s.name(segSize)] {
+			missing = append(missing, s)
+		}
+	}
+	return missing
+}
+
+// findNeededWAL looks for those segments in the archives, before anything is touched, and fetches what is there. What
+// nobody has is named; it is no error, since the rewound server may have a restore_command of its own that finds it.
+func (r *run) findNeededWAL(ctx context.Context, f *facts, p *plan.Plan, div divergence) error {
+	segSize := r.target.SegSize
+	missing := r.missingWAL(f, p, div.sourceHistory)
+	r.keepStarted(f)
+	if len(missing) == 0 {
+		return nil
+	}
+	if r.wal.spool == nil || r.cfg.FetchSourceWAL == ChoiceOff {
+		r.warnOfMissingWAL(missing, nil)
+		return nil
+	}
+	wanted := map[walSegment]bool{}
+	for _, s := range missing {
+		wanted[s] = true
+	}
+	r.wal.retainAlso(func(tli pg.TLI, seg pg.SegNo) bool { return wanted[walSegment{tli, seg}] })
+	errs := make([]error, len(missing))
+	g, gctx := errgroup.WithContext(ctx)
+	g.SetLimit(r.cfg.ArchiveJobs)
+	for i, s := range missing {
+		g.Go(func() error {
+			opened, err := r.wal.spool.Open(gctx, s.tli, s.seg)
+			if err != nil {
+				errs[i] = err
+				return gctx.Err()
+			}
+			return opened.Close()
+		})
+	}
+	if err := g.Wait(); err != nil {
+		return err
+	}
+	var lost []walSegment
+	var why error
+	for i, s := range missing {
+		name := s.name(segSize)
+		switch {
+		case errs[i] != nil:
+			lost, why = append(lost, s), errs[i]
+		case !slices.Contains(r.toKeep, name):
+			r.toKeep = append(r.toKeep, name)
+		}
+	}
+	if found := len(missing) - len(lost); found > 0 {
+		r.rep.Note("%d WAL segments that the source has removed come from the archive", found)
+	}
+	if len(lost) > 0 {
+		r.warnOfMissingWAL(lost, why)
+	}
+	return nil
+}
+
+// keepStarted keeps the segments from the common checkpoint to the divergence that were fetched for the scan, under the names
+// that the target's own timeline gives them, as stock does: it leaves there what it restored.
+func (r *run) keepStarted(f *facts) {
+	if r.wal.spool == nil {
+		return
+	}
+	rec := &f.recovery
+	for seg := f.scan.Checkpoint.Seg(rec.segSize); seg <= rec.last; seg++ {
+		name := walSegment{rec.history.SegmentTLI(seg, rec.segSize), seg}.name(rec.segSize)
+		_, fetched := r.wal.spool.Keep(name)
+		if fetched && !slices.ContainsFunc(f.source, func(e pg.Entry) bool { return e.Path == "pg_wal/"+name }) {
+			r.toKeep = append(r.toKeep, name)
+		}
+	}
+}
+
+// namedSegments is how many missing segments are named one by one.
+const namedSegments = 20
+
+func (r *run) warnOfMissingWAL(missing []walSegment, why error) {
+	names := make([]string, 0, namedSegments+1)
+	for i, s := range missing {
+		if i == namedSegments {
+			names = append(names, fmt.Sprintf("and %d more, up to %s", len(missing)-i, missing[len(missing)-1].name(r.target.SegSize)))
+			break
+		}
+		names = append(names, s.name(r.target.SegSize))
+	}
+	advice := "Its restore_command must find it, or it will not start. Missing: " + strings.Join(names, ", ") + "."
+	if r.wal.spool == nil {
+		advice += " With --wal-archive or --restore-target-wal they are fetched now."
+	}
+	var f *fault.Error
+	if errors.As(why, &f) {
+		advice += " The last one: " + f.Text + "."
+	}
+	r.rep.Warn("neither side has all of the WAL that the rewound server needs first", advice)
+}
+
+// keepNeededWAL puts into the target what findNeededWAL has fetched.
+func (r *run) keepNeededWAL(ctx context.Context, cp *copier.Copier) error {
+	if len(r.toKeep) == 0 {
+		return nil
+	}
+	p := &plan.Plan{}
+	for _, name := range r.toKeep {
+		p.Actions = append(p.Actions, plan.Action{
+			Path: "pg_wal/" + name, Kind: plan.Copy, Type: pg.RegularFile, SourceSize: int64(r.target.SegSize),
+		})
+	}
+	// If this is interrupted, what is there must not be taken for whole segments.
+	if err := r.noteTouched(p); err != nil {
+		return err
+	}
+	return r.carryOut(ctx, cp, restoredWAL{r.wal.spool}, p)
+}
