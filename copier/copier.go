@@ -72,6 +72,7 @@ type Options struct {
 	MadeBefore func(path string) bool
 
 	// Durable, if not nil, is told which files have been copied completely and fsynced since the last call, by path and size
+	// (not those of plan.Truncate, which are cut only later),
 	// in bytes; never with SyncSyncfs or SyncNone. It is called from one goroutine, of its own. An error of it ends the run.
 	Durable func(ctx context.Context, files []DurableFile) error
 

@@ -12,6 +12,7 @@ import (
 
 	"github.com/fastrewind/fastrewind/internal/fault"
 	"github.com/fastrewind/fastrewind/internal/fsx"
+	"github.com/fastrewind/fastrewind/internal/plan"
 )
 
 // syncers is how many fsyncs run at the same time. Each waits for its own data and then for the file system's journal, and
@@ -78,7 +79,9 @@ type durables struct {
 func (d *durables) add(group []*file) {
 	d.mu.Lock()
 	for _, f := range group {
-		if !f.gone { // what was kept of a file the source has no more is not all of it
+		// What was kept of a file the source has no more is not all of it; and what is still to be cut may be as long as the
+		// source's file by the time somebody asks.
+		if !f.gone && f.action.Kind != plan.Truncate {
 			d.files = append(d.files, f.durable())
 		}
 	}

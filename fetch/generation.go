@@ -154,7 +154,7 @@ func (p *pool) admit(sess *session, at pin, fetched bool) (isNew bool, stale []*
 	case id.dir == old.dir: // restarted; the lock on its directory says that the old postmaster is gone
 	case p.live > 0:
 		return false, nil, fault.Because(errTwoServers, "%s", twoServers().Text).Advise("%s", twoServers().Advice)
-	case fetched && id.inRecovery:
+	case fetched && (id.inRecovery || old.inRecovery): // either may be behind the other
 		return false, nil, sourceChanged(p.first.tli, id.tli)
 	}
 	if p.current.Number == 0 {

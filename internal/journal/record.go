@@ -199,6 +199,7 @@ const (
 	Guarded   Phase = iota + 1 // no server can start on the target any more
 	Copied                     // everything the plan named is copied and durable
 	Finishing                  // Value is the CRC of the control file that is about to be put in place, last of all
+	UndoKept                   // what this session overwrites is saved before
 )
 
 func (p Phase) String() string {
@@ -209,6 +210,8 @@ func (p Phase) String() string {
 		return "copied"
 	case Finishing:
 		return "finishing"
+	case UndoKept:
+		return "undo kept"
 	default:
 		return fmt.Sprintf("phase %d", uint8(p))
 	}

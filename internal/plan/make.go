@@ -177,6 +177,9 @@ func (m *maker) path(source, target *pg.Entry) error {
 	if target != nil {
 		a.TargetSize = target.Size
 	}
+	if present != nil {
+		a.PresentSize = present.Size
+	}
 	switch v {
 	case create:
 		a.Kind = Create
@@ -201,7 +204,7 @@ func (m *maker) path(source, target *pg.Entry) error {
 		m.plan.Excluded = append(m.plan.Excluded, path)
 		fallthrough
 	case remove:
-		a = Action{Path: path, Kind: Remove, Type: target.Type, TargetSize: target.Size}
+		a = Action{Path: path, Kind: Remove, Type: target.Type, TargetSize: target.Size, PresentSize: target.Size}
 	case leaveExcluded:
 		m.plan.Excluded = append(m.plan.Excluded, path)
 	case keepWAL:

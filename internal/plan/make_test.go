@@ -228,8 +228,8 @@ func TestActionFields(t *testing.T) {
 	}
 	want := []Action{
 		{Path: "pg_tblspc/9", Kind: Create, Type: pg.SymbolicLink, LinkTarget: "/x"},
-		{Path: "base/5/1", Kind: CopyTail, Type: pg.RegularFile, SourceSize: 2 * block, TargetSize: block},
-		{Path: "old2", Kind: Remove, Type: pg.RegularFile, TargetSize: 77},
+		{Path: "base/5/1", Kind: CopyTail, Type: pg.RegularFile, SourceSize: 2 * block, TargetSize: block, PresentSize: block},
+		{Path: "old2", Kind: Remove, Type: pg.RegularFile, TargetSize: 77, PresentSize: 77},
 		{Path: "old", Kind: Remove, Type: pg.SymbolicLink},
 	}
 	if !reflect.DeepEqual(p.Actions, want) {

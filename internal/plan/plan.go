@@ -59,6 +59,8 @@ type Action struct {
 	LinkTarget string       // for Create of a symbolic link
 	SourceSize int64        // bytes, as listed; 0 for Remove
 	TargetSize int64        // bytes, as listed; 0 if the target has no such file
+	// PresentSize is what the target's file has now, in bytes; other than TargetSize only if an interrupted run has left it.
+	PresentSize int64
 	// KeepIfGone leaves the target's file as it is if the source has it no more when it is asked for. For files that are
 	// copied a second time.
 	KeepIfGone bool

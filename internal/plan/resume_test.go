@@ -34,6 +34,7 @@ func TestInterrupted(t *testing.T) {
 		{"complete, and the source has grown", 12, 10, map[string]int64{path: 4}, true, []uint32{1}, nil},
 		{"complete, and the source has shrunk", 8, 10, map[string]int64{path: 4}, true, []uint32{1}, []string{"TRUNCATE " + path}},
 		{"blocks complete, not yet cut", 8, 10, nil, true, []uint32{1}, []string{"TRUNCATE " + path}},
+		{"blocks copied, not cut, and the source has grown back", 9, 9, nil, false, []uint32{1, 6}, []string{"NONE " + path + " 1+1 6+1"}},
 		{"untouched", 10, 10, nil, false, []uint32{1, 2}, []string{"NONE " + path + " 1+2"}},
 	} {
 		in := Input{TablespaceDir: "PG_15_202209061", SegSize: 16 << 20, FirstDivergedSeg: 5, Blocks: noted{path: c.noted}}

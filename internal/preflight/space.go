@@ -109,16 +109,17 @@ func (c *checker) where(dir string, spaces map[string]string) string {
 
 // growth is how many bytes and inodes one action takes.
 func growth(a *plan.Action) (bytes int64, inodes uint64) {
+	present := max(a.TargetSize, a.PresentSize) // an interrupted run may have copied some of it already
 	switch a.Kind {
 	case plan.Create:
 		return allocation, 1
 	case plan.Copy:
-		if a.TargetSize == 0 {
+		if present == 0 {
 			inodes = 1 // or an empty file is there already
 		}
-		return allocated(a.SourceSize - a.TargetSize), inodes
+		return allocated(a.SourceSize - present), inodes
 	case plan.CopyTail:
-		return allocated(a.SourceSize - a.TargetSize), 0
+		return allocated(a.SourceSize - present), 0
 	default:
 		return 0, 0
 	}

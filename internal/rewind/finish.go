@@ -17,8 +17,8 @@ import (
 	"github.com/fastrewind/fastrewind/internal/fsx"
 	"github.com/fastrewind/fastrewind/internal/journal"
 	"github.com/fastrewind/fastrewind/internal/pg"
+	"github.com/fastrewind/fastrewind/internal/pgbin"
 	"github.com/fastrewind/fastrewind/internal/plan"
-	"github.com/fastrewind/fastrewind/internal/undo"
 	"github.com/fastrewind/fastrewind/scan"
 )
 
@@ -80,10 +80,13 @@ func (r *run) finish(ctx context.Context, target fsx.FS, cp *copier.Copier, f *f
 	if err := r.journal.Mark(journal.Mark{Phase: journal.Finishing, Time: now(), Value: uint64(pg.CRC32C(control))}); err != nil {
 		return err
 	}
-	if r.cfg.KeepUndo != "" {
-		if err := undo.Finish(r.cfg.KeepUndo, r.journal.Run().String(), control); err != nil {
+	if r.undo != nil {
+		if err := r.undo.Finish(control); err != nil {
 			return err
 		}
+	}
+	if err := pgbin.CheckStopped(r.cfg.TargetDir); err != nil {
+		return err
 	}
 	// The locks are taken off, the control file's last.
 	if err := copier.WriteDurably(target, method, pg.BackupLabelName, r.backupLabel(f).Encode(), r.modes.file); err != nil {
@@ -245,8 +248,7 @@ func readRange(path string, buf []byte, offset int64) (int, error) {
 }
 
 // backupLabel says where replay starts: at the last checkpoint both have in common; or at the source's own last
-// checkpoint if its redo point lies before even that, as on a standby that has not replayed it yet. What an interrupted run
-// has copied needs replay from where the source was then.
+// checkpoint if its redo point lies before even that, as on a standby that has not replayed it yet.
 func (r *run) backupLabel(f *facts) pg.BackupLabel {
 	l := pg.BackupLabel{
 		Redo:       f.scan.Redo,
@@ -259,13 +261,6 @@ func (r *run) backupLabel(f *facts) pg.BackupLabel {
 	}
 	if s := r.sourceCtl; s.Redo < l.Redo {
 		l.Redo, l.Checkpoint, l.TLI = s.Redo, s.CheckPoint, s.TLI
-	}
-	if r.past != nil {
-		for _, s := range r.past.trusted {
-			if s.SourceRedo < l.Redo {
-				l.Redo, l.Checkpoint, l.TLI = s.SourceRedo, s.SourceCheckpoint, s.SourceCheckpointTLI
-			}
-		}
 	}
 	return l
 }

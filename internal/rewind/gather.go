@@ -41,7 +41,7 @@ func (r *run) gather(ctx context.Context, div divergence) (*facts, error) {
 		return nil, err
 	}
 	if r.past != nil {
-		r.past.trust(div.sourceHistory, f.sourceEnd)
+		r.past.trust(div.sourceHistory, r.sourceCtl, f.sourceEnd)
 	}
 	g, ctx := errgroup.WithContext(ctx)
 	scanned, listed := make(chan struct{}), make(chan struct{})

@@ -1,6 +1,7 @@
 package rewind
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -36,6 +37,12 @@ Do not remove this file either, and do not put another pg_control in place: the 
 server would serve both. If the rewind cannot be finished, take a new base backup, or, if it was run with --keep-undo,
 put everything back with "fastrewind undo".
 `, program, systemID)
+}
+
+// isGuardLabel reports whether a backup_label is ours.
+func isGuardLabel(label []byte) bool {
+	first, _, _ := bytes.Cut(guardLabel("", ""), []byte("\n"))
+	return bytes.HasPrefix(label, first)
 }
 
 // guard puts both locks on. It may be called on a target that has them.

@@ -2,11 +2,15 @@ package rewind
 
 import (
 	"context"
+	"errors"
+	"strings"
 
+	"github.com/fastrewind/fastrewind/internal/fault"
 	"github.com/fastrewind/fastrewind/internal/journal"
 	"github.com/fastrewind/fastrewind/internal/pg"
 	"github.com/fastrewind/fastrewind/internal/plan"
 	"github.com/fastrewind/fastrewind/internal/preflight"
+	"github.com/fastrewind/fastrewind/internal/undo"
 )
 
 // preflight looks for everything that would make the run fail half-way, and reports all of it together. With
@@ -39,9 +43,7 @@ func (r *run) preflight(ctx context.Context, div divergence, f *facts, p *plan.P
 		}
 	}
 	if err := r.checkUndoDir(); err != nil {
-		problem := preflight.New(preflight.Undo, "%s", err.Error())
-		problem.Err = err
-		problems = append(problems, problem)
+		problems = append(problems, preflight.Of(preflight.Undo, err))
 	}
 	for i := range problems {
 		if problems[i].Warning {
@@ -88,20 +90,24 @@ func (r *run) needs(div divergence, f *facts, p *plan.Plan) []preflight.Need {
 		needs = append(needs, preflight.Need{Dir: wal, Bytes: n * segSize, What: "WAL that the source has removed, from the archive"})
 	}
 	if r.cfg.KeepUndo != "" {
-		var bytes int64
-		for i := range p.Actions {
-			bytes += min(p.Actions[i].TargetSize, max(p.Actions[i].TargetSize-p.Actions[i].SourceSize, 0)+spanBytes(&p.Actions[i]))
-		}
-		needs = append(needs, preflight.Need{Dir: r.cfg.KeepUndo, Bytes: bytes, What: "what --keep-undo saves", AtMost: true})
+		needs = append(needs, preflight.Need{Dir: r.cfg.KeepUndo, Bytes: undo.Bytes(p), What: "what --keep-undo saves", AtMost: true})
 	}
 	return needs
 }
 
-// spanBytes is how much of a file is overwritten at most.
-func spanBytes(a *plan.Action) int64 {
-	var n int64
-	for _, s := range a.CopySpans() {
-		n += s.Length
+// explain adds to the error of a plan that could not be made what else is wrong, so that one look at the report is enough.
+func (r *run) explain(ctx context.Context, f *facts, err error) error {
+	problems, checkErr := preflight.Check(ctx, preflight.Input{
+		TargetDir: r.cfg.TargetDir, SourceDir: r.cfg.SourceDir, Source: f.source, Target: f.target,
+		TablespaceDir: r.target.Version.TablespaceDir, Resuming: r.past != nil, Jobs: r.cfg.Jobs,
+	})
+	var said *fault.Error
+	if checkErr != nil || !errors.As(err, &said) {
+		return err
 	}
-	return n
+	var others *fault.Error
+	if errors.As(preflight.Join(problems), &others) && others.Text != said.Text {
+		said.Advice = strings.TrimSpace(said.Advice + "\nAlso: " + others.Text + ". " + others.Advice)
+	}
+	return err
 }

@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/fastrewind/fastrewind/copier"
@@ -14,8 +15,8 @@ import (
 	"github.com/fastrewind/fastrewind/internal/fsx"
 	"github.com/fastrewind/fastrewind/internal/journal"
 	"github.com/fastrewind/fastrewind/internal/pg"
+	"github.com/fastrewind/fastrewind/internal/pgbin"
 	"github.com/fastrewind/fastrewind/internal/plan"
-	"github.com/fastrewind/fastrewind/internal/undo"
 	"github.com/fastrewind/fastrewind/scan"
 )
 
@@ -30,11 +31,11 @@ import (
 type interrupted struct {
 	state   *journal.State
 	target  *pg.Control // as of before the first of them
+	guarded bool        // something may have been changed
 	history pg.History  // the target's
 
-	forget  bool              // --restart: nothing that was copied counts
-	limits  []limit           // by session, from 1; see trust
-	trusted []journal.Session // of whose copies some may be left; see trust
+	forget bool    // --restart: nothing that was copied counts
+	limits []limit // by session, from 1; see trust
 }
 
 // limit is up to where what a session copied is part of the present source's history.
@@ -60,8 +61,11 @@ func (r *run) openPast() error {
 		return fault.Because(err, "could not stat file \"%s\": %s", path, fault.M(err))
 	}
 	state, err := journal.Load(f, info.Size())
-	if err != nil {
+	if damaged := (*journal.DamagedError)(nil); errors.As(err, &damaged) {
 		return NotRewindable.Of(err)
+	}
+	if err != nil {
+		return err
 	}
 	control, err := pg.DecodeControl(state.Facts.Control)
 	if err != nil {
@@ -83,8 +87,7 @@ func (r *run) openPast() error {
 		r.staleJournal = true
 		return nil
 	}
-	_, r.committed = state.Reached(journal.Guarded)
-	r.past, r.journalFile = p, path
+	r.past, r.journalFile, r.committed = p, path, p.guarded
 	r.rep.Note("an earlier rewind of this target was interrupted; going on with it (divergence at %v, checkpoint at %v)",
 		state.Facts.Divergence, state.Facts.Checkpoint)
 	return nil
@@ -97,13 +100,19 @@ func (r *run) refuseOrphan() error {
 		return nil //nolint:nilerr // whoever reads it next says what is wrong
 	}
 	return NotRewindable.Of(fault.New("the target is half rewound, and the journal of that rewind is missing").
-		Advise("\"%s\" must lie in \"%s\": without it nobody knows what is left to be done. Put it back, or take a new base backup.",
-			journal.Name, r.cfg.TargetDir))
+		Advise("\"%s\" must lie in \"%s\": without it nobody knows what is left to be done. If \"fastrewind undo\" was interrupted "+
+			"here, run it again. Otherwise put the journal back, or take a new base backup.", journal.Name, r.cfg.TargetDir))
 }
 
 // isStale tells by the control file that is there now whether a journal still speaks of this directory.
 func (r *run) isStale(p *interrupted) (bool, error) {
+	label, err := r.readLabel()
+	if err != nil {
+		return false, err
+	}
 	data, err := datadir.ReadFile(r.cfg.TargetDir, controlFile, 2*pg.ControlSize)
+	_, marked := p.state.Reached(journal.Guarded)
+	p.guarded = marked || pg.IsGuarded(data) || isGuardLabel(label)
 	if err != nil || pg.IsGuarded(data) {
 		return false, nil //nolint:nilerr // at work, or the file is lost: the journal has all of it
 	}
@@ -111,31 +120,29 @@ func (r *run) isStale(p *interrupted) (bool, error) {
 	switch {
 	case err != nil:
 		return false, nil //nolint:nilerr // cut short by somebody else
-	case now.SameAs(p.target):
-		return false, nil // not guarded yet; or an HA manager has put the old one back
 	case p.complete(data):
 		r.complete = now
 		return true, nil
-	case p.startable():
-		// Nothing was changed yet, or all of it: a server could be started, and perhaps was.
+	case !p.guarded:
+		// Nothing was changed: what the journal says can be found out again, of whatever source there is now.
 		return true, nil
-	case now.SystemID == p.target.SystemID && max(now.CheckPoint, now.MinRecoveryPoint) <= p.state.Facts.TargetEnd:
-		return false, nil // an older copy, put back by somebody who keeps several
+	case now.SystemID == p.target.SystemID && !now.Time.After(p.target.Time):
+		return false, nil // the one there was, or an older one, put back by an HA manager that keeps copies
+	case p.startable(now.Time):
+		// All of it was changed: a server could be started, and perhaps was.
+		return true, nil
 	default:
 		return false, NotRewindable.Of(fault.New("the target is half rewound, but somebody has started a server on it").
 			Advise("Its control file says that it went on to %v; the rewind had found it at %v. Nobody knows which of its pages are whose "+
-				"now: take a new base backup.", max(now.CheckPoint, now.MinRecoveryPoint), p.state.Facts.TargetEnd))
+				"now: take a new base backup. If this directory is one already, remove "+journal.Name+" from it.", max(now.CheckPoint, now.MinRecoveryPoint), p.state.Facts.TargetEnd))
 	}
 }
 
-// startable reports that the run that wrote the journal's end had no guard on the target: not yet, or, for all that is
-// known, not any more.
-func (p *interrupted) startable() bool {
-	if _, ok := p.state.Reached(journal.Guarded); !ok {
-		return true
-	}
+// startable reports that a control file of this time may be that of a server which was started after the end of the last
+// run: it had, for all that is known, taken the guard off.
+func (p *interrupted) startable(control time.Time) bool {
 	finishing, ok := p.state.Reached(journal.Finishing)
-	return ok && finishing.Session == len(p.state.Sessions)
+	return ok && finishing.Session == len(p.state.Sessions) && !control.Before(finishing.Time)
 }
 
 // complete reports that control is what the last run was about to put in place when it had done everything else.
@@ -190,9 +197,9 @@ func (p *interrupted) divergence(ctx context.Context, r *run) (divergence, error
 	}
 	_, lsn, ok := pg.CommonAncestor(d.sourceHistory, d.targetHistory)
 	if !ok || lsn < d.lsn {
-		return d, fault.New("the source has left the target's history before the point where the interrupted rewind began").
+		return d, NotRewindable.Of(fault.New("the source has left the target's history before the point where the interrupted rewind began").
 			Advise("They have parted at %v, the rewind began at %v. Only a source that went along at least that far can finish it; "+
-				"or take a new base backup.", lsn, d.lsn)
+				"or take a new base backup.", lsn, d.lsn))
 	}
 	return d, nil
 }
@@ -212,14 +219,17 @@ func (p *interrupted) scanned() *scan.Result {
 // another server that has not come as far, a page newer than that belongs to a history that is lost, or not there yet:
 // replay would take it for done and skip its records, or never touch it. So of each session, what may be newer than both
 // the fork and the present source's end is copied again, and the rest is not.
-func (p *interrupted) trust(sourceHistory pg.History, sourceEnd pg.LSN) {
-	p.limits, p.trusted = make([]limit, 1, 1+len(p.state.Sessions)), nil
+//
+// What a session copied also needs replay from where its source was then, if that is before where replay starts now: the
+// WAL for that may be gone, so nothing of such a session is left.
+func (p *interrupted) trust(sourceHistory pg.History, source *pg.Control, sourceEnd pg.LSN) {
+	p.limits = make([]limit, 1, 1+len(p.state.Sessions))
+	redo := min(p.state.Facts.Redo, source.Redo)
 	for _, s := range p.state.Sessions {
 		l := limit{}
-		if _, fork, ok := pg.CommonAncestor(s.History, sourceHistory); ok && s.Fsync && !p.forget {
+		if _, fork, ok := pg.CommonAncestor(s.History, sourceHistory); ok && s.Fsync && !p.forget && s.SourceRedo >= redo {
 			l.lsn = min(fork, sourceEnd)
 			l.wal = min(s.SourceEnd, l.lsn)
-			p.trusted = append(p.trusted, s)
 		}
 		p.limits = append(p.limits, l)
 	}
@@ -251,6 +261,15 @@ func (p *interrupted) copied(path string, sourceSize int64) bool {
 // original implements plan.Input.Original.
 func (p *interrupted) original(path string) (int64, bool) { return p.state.Original(path) }
 
+// hasWAL reports whether an earlier run has copied a whole WAL segment of the present source's history, from start to end,
+// although the source may have removed it since: it was made to be replayed.
+func (p *interrupted) hasWAL(name string, start, end pg.LSN, sourceHistory pg.History) bool {
+	segSize := p.target.SegSize
+	tli, seg, ok := pg.ParseSegmentName(name, segSize)
+	return ok && seg >= start.Seg(segSize) && seg <= end.SegOfEnd(segSize) && tli == sourceHistory.SegmentTLI(seg, segSize) &&
+		p.copied("pg_wal/"+name, int64(segSize))
+}
+
 // hasWhole reports whether a file of the target is what it was before the first run: untouched.
 func (p *interrupted) hasWhole(path string) bool {
 	_, touched := p.state.Original(path)
@@ -272,7 +291,7 @@ func touches(p *plan.Plan, past *interrupted) []journal.File {
 			out = append(out, journal.File{Path: a.Path, Size: a.TargetSize})
 		case a.Kind == plan.CopyTail:
 			out = append(out, journal.File{Path: a.Path, Size: a.TargetSize})
-		case a.Kind == plan.Copy && a.TargetSize == 0, a.Kind == plan.Create && a.Type == pg.Directory:
+		case a.Kind == plan.Copy && (a.TargetSize == 0 || strings.HasPrefix(a.Path, "pg_wal/")), a.Kind == plan.Create && a.Type == pg.Directory:
 			out = append(out, journal.File{Path: a.Path, Size: journal.Absent})
 		}
 	}
@@ -313,7 +332,7 @@ func (r *run) begin(ctx context.Context, target fsx.FS, div divergence, f *facts
 	}
 	guarding := false
 	defer func() {
-		if err == nil || r.past != nil {
+		if err == nil || r.committed {
 			r.committed = true
 			return
 		}
@@ -324,9 +343,14 @@ func (r *run) begin(ctx context.Context, target fsx.FS, div divergence, f *facts
 	for _, step := range []func() error{
 		func() error { _, err := r.journal.Session(r.newSession(div, f)); return err },
 		func() error { return r.noteTouched(p) },
+		func() error { return r.openUndo(ctx) },
 		func() error { return r.saveUndo(ctx, p) },
-		func() error { return r.journal.Mark(journal.Mark{Phase: journal.Guarded, Time: now()}) },
+		r.stillStopped,
 		func() error { guarding = true; return r.guard(target) },
+		// A server that was started in between has made its postmaster.pid before it read the control file.
+		func() error { return pgbin.CheckStopped(r.cfg.TargetDir) },
+		// Last: who finds the mark knows that from here on anything may have been changed.
+		func() error { return r.journal.Mark(journal.Mark{Phase: journal.Guarded, Time: now()}) },
 	} {
 		if err := ctx.Err(); err != nil {
 			return context.Cause(ctx)
@@ -334,6 +358,25 @@ func (r *run) begin(ctx context.Context, target fsx.FS, div divergence, f *facts
 		if err := step(); err != nil {
 			return err
 		}
+	}
+	return nil
+}
+
+// stillStopped makes sure that no server was started, and that none has run, while the target was looked at.
+func (r *run) stillStopped() error {
+	if err := pgbin.CheckStopped(r.cfg.TargetDir); err != nil {
+		return err
+	}
+	if r.past != nil {
+		return nil // its guard was on
+	}
+	control, err := r.readTargetControl()
+	if err != nil {
+		return err
+	}
+	if !control.SameAs(r.target) {
+		return fault.New("target server was started while the rewind was being prepared").
+			Advise("Its control file is not the one that was read at the beginning. Nothing was changed; stop the server and run again.")
 	}
 	return nil
 }
@@ -371,12 +414,7 @@ func (r *run) withdraw(target fsx.FS, guarding bool) error {
 			return err
 		}
 	}
-	if r.cfg.KeepUndo != "" {
-		if err := undo.Discard(r.cfg.KeepUndo, r.journal.Run().String()); err != nil {
-			return err
-		}
-	}
-	return r.dropJournal(target)
+	return errors.Join(r.closeUndo(true), r.dropJournal(target))
 }
 
 // dropJournal closes and removes the journal.
@@ -446,6 +484,15 @@ func (r *run) durable(ctx context.Context, files []copier.DurableFile) error {
 	bound, err := r.pageBound(ctx)
 	if err != nil {
 		return err
+	}
+	// A source that was promoted meanwhile, or follows one that was, may have given pages of its new timeline; the session
+	// says that it is on the old one. The next session will say what is true.
+	control, err := r.readSourceControl(ctx)
+	if err != nil {
+		return err
+	}
+	if control.CurrentTLI() != r.sourceCtl.CurrentTLI() {
+		return nil
 	}
 	done := make([]journal.File, len(files))
 	for i, f := range files {

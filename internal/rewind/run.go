@@ -25,7 +25,6 @@ import (
 	"errors"
 	"os"
 	"strings"
-	"sync"
 	"syscall"
 	"time"
 
@@ -36,6 +35,7 @@ import (
 	"github.com/fastrewind/fastrewind/internal/pg"
 	"github.com/fastrewind/fastrewind/internal/plan"
 	"github.com/fastrewind/fastrewind/internal/preflight"
+	"github.com/fastrewind/fastrewind/internal/undo"
 )
 
 // Run makes the target a copy of the source as far as replay cannot: everything the target's WAL changed since the two
@@ -106,13 +106,16 @@ func (r *run) rewind(ctx context.Context) error {
 	}
 	p, err := plan.Make(r.planInput(div, facts))
 	if err != nil {
-		return err
+		return r.explain(ctx, facts, err)
 	}
 	if rep.DebugEnabled() {
 		p.Debug(rep.Debug)
 	}
 	rep.Progress("need to copy %d MB (total source directory size is %d MB)", p.CopyBytes>>20, p.TotalBytes>>20)
 	if err := r.preflight(ctx, div, facts, p); err != nil {
+		if r.committed {
+			return err // which can be mended as well as any other
+		}
 		return Refused.Of(err)
 	}
 	if err := r.findNeededWAL(ctx, facts, p, div); err != nil {
@@ -159,7 +162,10 @@ func (r *run) planInput(div divergence, f *facts) plan.Input {
 	if past := r.past; past != nil {
 		in.Original, in.Copied = past.original, past.copied
 		// A segment that an earlier run was about to put there may be half of one.
-		in.KeepWAL = func(name string) bool { return f.recovery.has(name) && past.hasWhole("pg_wal/"+name) }
+		start := r.backupLabel(f).Redo
+		in.KeepWAL = func(name string) bool {
+			return f.recovery.has(name) && past.hasWhole("pg_wal/"+name) || past.hasWAL(name, start, f.sourceEnd, div.sourceHistory)
+		}
 	}
 	return in
 }
@@ -181,7 +187,7 @@ func (r *run) verdict(ctx context.Context, err error) error {
 	if !r.committed && len(r.repaired) > 0 {
 		err = errors.Join(err, preflight.RestorePermissions(r.cfg.TargetDir, r.repaired))
 	}
-	if r.committed {
+	if r.committed && OutcomeOf(err) != NotRewindable {
 		var f *fault.Error
 		if !errors.As(err, &f) {
 			f = fault.Because(err, "%s", err.Error())
@@ -217,7 +223,7 @@ type run struct {
 	staleJournal bool         // there is a journal that says nothing any more
 	complete     *pg.Control  // of a target that is rewound, but for that journal; or nil
 	journal      *journal.Writer
-	undoing      sync.Mutex             // while the undo is saved
+	undo         *undo.Session          // of --keep-undo; nil: none is kept
 	label        []byte                 // the target's backup_label before the run; nil: there was none
 	repaired     []preflight.ModeChange // by --fix-permissions
 	noted        time.Time              // when progress was made durable last
@@ -226,6 +232,9 @@ type run struct {
 }
 
 func (r *run) close() {
+	if err := r.closeUndo(false); err != nil {
+		r.rep.Warn(err.Error(), "")
+	}
 	if r.journal != nil {
 		// After an error, or on the way out: what is in it need not be copied again. If it cannot be kept, it is.
 		_ = r.journal.Sync()

@@ -44,9 +44,16 @@ func (r *run) openTarget(ctx context.Context) error {
 	output, done := r.rep.Output()
 	defer done()
 	r.restoreCmd, err = postgres.RestoreCommand(ctx, r.cfg.TargetDir, r.cfg.ConfigFile, output)
-	if err != nil && !r.cfg.RestoreTargetWAL {
+	switch {
+	case err == nil:
+	case !r.cfg.RestoreTargetWAL:
 		// Only what it says about the archive was wanted.
 		r.rep.Debug("no restore_command to learn from: %v", err)
+		return nil
+	case r.past != nil && ctx.Err() == nil:
+		// The configuration may be half copied. The WAL that had to be read was read.
+		r.rep.Warn(err.Error(), "The interrupted run goes on without it.")
+		r.cfg.RestoreTargetWAL = false
 		return nil
 	}
 	if err != nil {

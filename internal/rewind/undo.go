@@ -2,7 +2,12 @@ package rewind
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
 
 	"github.com/fastrewind/fastrewind/copier"
 	"github.com/fastrewind/fastrewind/internal/datadir"
@@ -14,28 +19,42 @@ import (
 	"github.com/fastrewind/fastrewind/internal/undo"
 )
 
-// saveUndo saves what carrying out p will overwrite or remove, under --keep-undo. It comes before every plan that is
-// carried out.
-func (r *run) saveUndo(ctx context.Context, p *plan.Plan) error {
+// openUndo opens the directory of --keep-undo, and keeps it for the run.
+func (r *run) openUndo(ctx context.Context) error {
 	if r.cfg.KeepUndo == "" {
 		return nil
 	}
-	r.undoing.Lock()
-	defer r.undoing.Unlock()
 	in := undo.Input{
 		RunID:        r.journal.Run().String(),
 		SystemID:     r.target.SystemID,
 		TargetDir:    r.cfg.TargetDir,
-		Plan:         p,
 		Own:          []string{journal.Name, journal.TempName},
+		Modes:        map[string]fs.FileMode{},
 		Control:      r.target.Raw(),
 		Label:        r.label,
 		GuardControl: r.target.Guarded(),
 	}
-	if r.cfg.WriteRecoveryConf {
-		in.Extra = []string{autoConf, standbySignal}
+	for _, change := range slices.Backward(r.repaired) { // the oldest wins
+		in.Modes[change.Path] = change.Old
 	}
-	stats, err := undo.Save(ctx, in, r.cfg.KeepUndo, undo.Options{Jobs: r.cfg.Jobs})
+	var err error
+	if r.undo, err = undo.Open(ctx, in, r.cfg.KeepUndo, undo.Options{Jobs: r.cfg.Jobs}); err != nil {
+		return err
+	}
+	return r.journal.Mark(journal.Mark{Phase: journal.UndoKept, Time: now()})
+}
+
+// saveUndo saves what carrying out p will overwrite or remove, under --keep-undo. It comes before every plan that is
+// carried out.
+func (r *run) saveUndo(ctx context.Context, p *plan.Plan) error {
+	if r.undo == nil {
+		return nil
+	}
+	var extra []string
+	if r.cfg.WriteRecoveryConf {
+		extra = []string{autoConf, standbySignal}
+	}
+	stats, err := r.undo.Save(ctx, p, extra...)
 	if err != nil {
 		return err
 	}
@@ -43,6 +62,19 @@ func (r *run) saveUndo(ctx context.Context, p *plan.Plan) error {
 		r.rep.Note("saved %d MB of the target in \"%s\", where they take %d MB", (stats.Bytes+stats.CloneBytes)>>20, r.cfg.KeepUndo, stats.Stored>>20)
 	}
 	return nil
+}
+
+// closeUndo lets go of the undo directory. With discard, what a run has saved that has changed nothing is removed.
+func (r *run) closeUndo(discard bool) error {
+	if r.undo == nil {
+		return nil
+	}
+	err := r.undo.Close()
+	r.undo = nil
+	if discard {
+		err = errors.Join(err, undo.Discard(r.cfg.KeepUndo, r.journal.Run().String()))
+	}
+	return err
 }
 
 // vanishing saves a file that is removed although no plan has said so. It implements copier.Options.Vanishing.
@@ -74,12 +106,19 @@ func Undo(ctx context.Context, cfg Config, rep Reporter) error {
 	if err := pgbin.CheckStopped(cfg.TargetDir); err != nil {
 		return err
 	}
+	if err := checkKept(cfg.TargetDir); err != nil {
+		return err
+	}
 	info, err := undo.Describe(cfg.KeepUndo)
 	if err != nil {
 		return err
 	}
 	rep.Note("putting back what a rewind of \"%s\" took away since %v", info.TargetDir, info.Created)
-	meter := rep.Start(PhaseUndo, 0, Bytes)
+	var total int64
+	for _, part := range info.Parts {
+		total += part.Bytes
+	}
+	meter := rep.Start(PhaseUndo, total, Bytes)
 	stats, err := undo.Apply(ctx, cfg.KeepUndo, cfg.TargetDir, undo.ApplyOptions{Jobs: cfg.Jobs, Progress: meter.Add})
 	meter.Done()
 	if err != nil {
@@ -101,12 +140,49 @@ func (r *run) checkUndoDir() error {
 	if r.past != nil && r.committed {
 		// What earlier runs have overwritten is lost unless they saved it, too.
 		info, err := undo.Describe(r.cfg.KeepUndo)
-		if err != nil || info.RunID != r.past.state.Run.String() {
+		if err != nil || info.RunID != r.past.state.Run.String() || !keptUndo(r.past.state) {
 			return fault.New("directory \"%s\" does not hold what the interrupted rewind has overwritten", r.cfg.KeepUndo).
 				Advise("%s. Give --keep-undo the same directory as the run that was interrupted, or leave it out.", describeUndo(info, err))
 		}
 	}
 	return undo.CheckDir(r.cfg.KeepUndo, r.cfg.TargetDir)
+}
+
+// keptUndo reports whether all sessions have saved what they overwrote.
+func keptUndo(state *journal.State) bool {
+	kept := map[int]bool{}
+	for _, m := range state.Marks {
+		if m.Phase == journal.UndoKept {
+			kept[m.Session] = true
+		}
+	}
+	return len(kept) == len(state.Sessions)
+}
+
+// checkKept refuses to undo what an interrupted rewind has done if one of its sessions has not saved what it overwrote.
+func checkKept(targetDir string) error {
+	path := filepath.Join(targetDir, journal.Name)
+	f, err := os.Open(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil // finished, or an undo was begun
+	}
+	if err != nil {
+		return fault.Because(err, "could not open file \"%s\": %s", path, fault.M(err))
+	}
+	defer func() { _ = f.Close() }() // only read from
+	info, err := f.Stat()
+	if err != nil {
+		return fault.Because(err, "could not stat file \"%s\": %s", path, fault.M(err))
+	}
+	state, err := journal.Load(f, info.Size())
+	if err != nil {
+		return err
+	}
+	if !keptUndo(state) {
+		return NotRewindable.Of(fault.New("not all that was overwritten in \"%s\" has been saved", targetDir).
+			Advise("The interrupted rewind was run again without --keep-undo. It can only be finished: run the rewind again."))
+	}
+	return nil
 }
 
 func describeUndo(info undo.Info, err error) string {

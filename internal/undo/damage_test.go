@@ -47,7 +47,7 @@ func TestDamage(t *testing.T) {
 		whole, err := os.ReadFile(name)
 		must(t, err)
 		base := filepath.Base(name)
-		for range pick(t, 8, 60) {
+		for range pick(t, 5, 60) {
 			damaged := bytes.Clone(whole)
 			damaged[w.r.IntN(len(damaged))] ^= 1 << w.r.IntN(8)
 			must(t, os.WriteFile(name, damaged, 0o600))

@@ -312,9 +312,13 @@ func (s *store) begin(in *Input) error {
 	if err != nil {
 		return err
 	}
+	full, err := filepath.Abs(in.TargetDir)
+	if err != nil {
+		return fault.Because(err, "could not get the absolute path of \"%s\": %s", in.TargetDir, fault.M(err))
+	}
 	s.head = headInfo{
 		ControlMode: controlMode, LabelMode: labelMode,
-		Run: in.RunID, SystemID: in.SystemID, TargetDir: in.TargetDir, Created: time.Now().UTC().Truncate(time.Second),
+		Run: in.RunID, SystemID: in.SystemID, TargetDir: full, Created: time.Now().UTC().Truncate(time.Second),
 		Control: in.Control, HasLabel: in.Label != nil, Label: in.Label,
 	}
 	return s.writeJSON(headFile, 0, s.head)

@@ -12,7 +12,7 @@ const unlimited = math.MaxInt64
 // TestRoundTrip carries plans of random trees out and takes them back.
 func TestRoundTrip(t *testing.T) {
 	done := 0
-	for seed := range uint64(pick(t, 10, 60)) {
+	for seed := range uint64(pick(t, 8, 60)) {
 		w := newWorld(t, seed)
 		p := w.plan()
 		if p == nil {
@@ -58,7 +58,7 @@ func pick(t *testing.T, short, long int) int {
 // before it begins; then takes all of it back, in the middle or at the end.
 func TestSessions(t *testing.T) {
 	done := 0
-	for seed := range uint64(pick(t, 14, 80)) {
+	for seed := range uint64(pick(t, 12, 80)) {
 		w := newWorld(t, seed)
 		sessions := 1 + w.r.IntN(4)
 		for n := range sessions {
@@ -105,7 +105,7 @@ func TestApplyInterrupted(t *testing.T) {
 		}
 		w.save(p)
 		finished := w.rewind(p, unlimited, []int64{unlimited, 40}[seed%2]) == nil
-		step := int64(pick(t, 3, 1))
+		step := int64(pick(t, 8, 1))
 		for ops := int64(0); ; ops += step {
 			err := w.apply(ApplyOptions{Wrap: cutAfter(ops)})
 			if err == nil {

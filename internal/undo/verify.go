@@ -12,7 +12,7 @@ import (
 type Info struct {
 	RunID     string
 	SystemID  uint64
-	TargetDir string // as the run was told
+	TargetDir string // absolute
 	Created   time.Time
 	Parts     []PartInfo // one for each session, or plan, that had something to save
 	Finished  bool       // a rewind has got as far as its last step
