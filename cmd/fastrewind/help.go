@@ -53,6 +53,10 @@ Options that pg_rewind does not have:
                                  (default: number of CPUs, from 2 to %[2]d)
       --pg-bindir=DIRECTORY      look here first for the target's postgres program
       --log-format=FORMAT        write messages as "text" (default) or "json"
+      --keep=PATTERN             leave the target's own file, as in conf.d/*.conf or server.key
+      --exclude=PATTERN          do not copy these files, as in log; both may be given several
+                                 times, and neither for the server's own data
+      --keep-config              leave the target's configuration and certificates
 
 Interrupted, the same command run again goes on where it stopped:
       --restart                  copy everything again, also what is there already
@@ -64,18 +68,7 @@ Interrupted, the same command run again goes on where it stopped:
       --stall-timeout=TIME       give a connection up on which nothing comes (default: 60s)
 
 WAL that the target's pg_wal does not have any more:
-      --wal-archive=WHERE        s3://bucket/prefix, a directory, or "auto": what the settings
-                                 of pgBackRest, WAL-G, Barman or the restore_command say; may
-                                 be given several times
-      --wal-archive-layout=NAME  wal-g, wal-e, pgbackrest, barman or plain
-                                 (default: found out by looking)
-      --s3-endpoint=URL          of a server that is not AWS
-      --s3-region=NAME
-      --s3-profile=NAME          of the AWS configuration files
-      --s3-ca-file=FILE          certificates to trust besides the system's
-      --s3-path-style            the bucket is in the path, not in the host's name
-      --s3-requester-pays
-      --archive-jobs=NUM         segments fetched at a time, by restore_command (-c), too
+` + usageArchives + `      --archive-jobs=NUM         segments fetched at a time, by restore_command (-c), too
                                  (default: %[3]d)
       --restore-timeout=TIME     of one restore_command (default: none)
       --fetch-source-wal=CHOICE  fetch WAL that the source has removed and the rewound server
@@ -119,6 +112,20 @@ Examples:
     %[1]s -P --wal-archive=auto -D /data/old --source-server='host=new-primary'
 
 Home page: <https://github.com/fastrewind/fastrewind>
+`
+
+// usageArchives is of the options that say where WAL is archived. The command archive has them, too.
+const usageArchives = `      --wal-archive=WHERE        s3://bucket/prefix, a directory, or "auto": what the settings
+                                 of pgBackRest, WAL-G, Barman or the restore_command say; may
+                                 be given several times
+      --wal-archive-layout=NAME  wal-g, wal-e, pgbackrest, barman or plain
+                                 (default: found out by looking)
+      --s3-endpoint=URL          of a server that is not AWS
+      --s3-region=NAME
+      --s3-profile=NAME          of the AWS configuration files
+      --s3-ca-file=FILE          certificates to trust besides the system's
+      --s3-path-style            the bucket is in the path, not in the host's name
+      --s3-requester-pays
 `
 
 // usage is the text of --help; no line is longer than 95 columns, as the tests of PostgreSQL 17 demand.

@@ -103,6 +103,28 @@ func (o *options) define(self program) {
 	f.StringVar(&o.cfg.KeepUndo, "keep-undo", "", "")
 	f.BoolVar(&o.cfg.FixPermissions, "fix-permissions", false, "")
 
+	f.Var((*listValue)(&o.cfg.Keep), "keep", "")
+	f.Var((*listValue)(&o.cfg.Exclude), "exclude", "")
+	f.BoolVar(&o.cfg.KeepConfig, "keep-config", false, "")
+
+	o.defineArchives(f)
+	f.Var((*durationValue)(&o.cfg.RestoreTimeout), "restore-timeout", "")
+	o.cfg.FetchSourceWAL = rewind.ChoiceAuto
+	f.Var((*choiceValue)(&o.cfg.FetchSourceWAL), "fetch-source-wal", "")
+
+	o.cfg.RetryFor, o.cfg.StallTimeout = defaultRetryFor, defaultStallTimeout
+	f.Var((*durationValue)(&o.cfg.RetryFor), "retry-for", "")
+	f.Var((*durationValue)(&o.cfg.StallTimeout), "stall-timeout", "")
+	setRank(f, rankOwn, "jobs", "pg-bindir", "log-format", "restart", "timeout", "keep-undo", "fix-permissions",
+		"keep", "exclude", "keep-config",
+		"wal-archive", "wal-archive-layout", "s3-endpoint", "s3-region", "s3-profile", "s3-ca-file", "s3-path-style",
+		"s3-requester-pays", "archive-jobs", "restore-timeout", "fetch-source-wal", "retry-for", "stall-timeout")
+
+	o.cfg.ProgramName, o.cfg.ProgramPath = self.name, self.path
+}
+
+// defineArchives declares the options that say where WAL is archived. The command archive has them, too.
+func (o *options) defineArchives(f *pflag.FlagSet) {
 	f.Var((*listValue)(&o.cfg.WALArchives), "wal-archive", "")
 	f.StringVar(&o.cfg.WALArchiveLayout, "wal-archive-layout", "", "")
 	f.StringVar(&o.cfg.S3.Endpoint, "s3-endpoint", "", "")
@@ -113,18 +135,6 @@ func (o *options) define(self program) {
 	f.BoolVar(&o.cfg.S3.RequesterPays, "s3-requester-pays", false, "")
 	o.cfg.ArchiveJobs = defaultArchiveJobs
 	f.Var(&numberValue{&o.cfg.ArchiveJobs, "--archive-jobs"}, "archive-jobs", "")
-	f.Var((*durationValue)(&o.cfg.RestoreTimeout), "restore-timeout", "")
-	o.cfg.FetchSourceWAL = rewind.ChoiceAuto
-	f.Var((*choiceValue)(&o.cfg.FetchSourceWAL), "fetch-source-wal", "")
-
-	o.cfg.RetryFor, o.cfg.StallTimeout = defaultRetryFor, defaultStallTimeout
-	f.Var((*durationValue)(&o.cfg.RetryFor), "retry-for", "")
-	f.Var((*durationValue)(&o.cfg.StallTimeout), "stall-timeout", "")
-	setRank(f, rankOwn, "jobs", "pg-bindir", "log-format", "restart", "timeout", "keep-undo", "fix-permissions",
-		"wal-archive", "wal-archive-layout", "s3-endpoint", "s3-region", "s3-profile", "s3-ca-file", "s3-path-style",
-		"s3-requester-pays", "archive-jobs", "restore-timeout", "fetch-source-wal", "retry-for", "stall-timeout")
-
-	o.cfg.ProgramName, o.cfg.ProgramPath = self.name, self.path
 }
 
 // defaultJobs is one per CPU, but never one alone: a worker spends part of its time waiting for the disk or the source.

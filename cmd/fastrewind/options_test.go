@@ -56,6 +56,9 @@ func TestConfig(t *testing.T) {
 		{"--restart --timeout=30min --keep-undo=u --fix-permissions -D t --source-pgdata=s", func(c *rewind.Config) {
 			c.Restart, c.Timeout, c.KeepUndo, c.FixPermissions = true, 30*time.Minute, "u", true
 		}, ""},
+		{"--keep=a --keep=b/*.c --exclude=log --keep-config -D t --source-pgdata=s", func(c *rewind.Config) {
+			c.Keep, c.Exclude, c.KeepConfig = []string{"a", "b/*.c"}, []string{"log"}, true
+		}, ""},
 		{"--wal-archive=s3://b/p --wal-archive /mnt/wal --wal-archive-layout=barman -D t --source-pgdata=s", func(c *rewind.Config) {
 			c.WALArchives, c.WALArchiveLayout = []string{"s3://b/p", "/mnt/wal"}, "barman"
 		}, ""},
@@ -139,6 +142,9 @@ func TestEnvironment(t *testing.T) {
 		"FASTREWIND_TIMEOUT":             "2h",
 		"FASTREWIND_KEEP_UNDO":           "u",
 		"FASTREWIND_FIX_PERMISSIONS":     "on",
+		"FASTREWIND_KEEP":                "a b",
+		"FASTREWIND_EXCLUDE":             "log",
+		"FASTREWIND_KEEP_CONFIG":         "on",
 		"FASTREWIND_WAL_ARCHIVE":         "auto  s3://b/p",
 		"FASTREWIND_WAL_ARCHIVE_LAYOUT":  "wal-g",
 		"FASTREWIND_S3_ENDPOINT":         "e",
@@ -158,6 +164,7 @@ func TestEnvironment(t *testing.T) {
 			TargetDir: "t", SourceServer: "host=h", WriteRecoveryConf: true, NoEnsureShutdown: true, ConfigFile: "f",
 			RestoreTargetWAL: true, DryRun: true, NoSync: true, SyncMethod: rewind.SyncSyncfs, Jobs: 7, PgBinDir: "b",
 			Restart: true, Timeout: 2 * time.Hour, KeepUndo: "u", FixPermissions: true,
+			Keep: []string{"a", "b"}, Exclude: []string{"log"}, KeepConfig: true,
 			WALArchives: []string{"auto", "s3://b/p"}, WALArchiveLayout: "wal-g",
 			S3:          rewind.S3Config{Endpoint: "e", Region: "r", Profile: "p", CAFile: "ca", PathStyle: true, RequesterPays: true},
 			ArchiveJobs: 9, RestoreTimeout: time.Minute, FetchSourceWAL: rewind.ChoiceOn,

@@ -35,6 +35,9 @@ func (in *Input) decide(path string, source, target *pg.Entry, isRel bool) (verd
 	if path == JournalName {
 		return leave, nil
 	}
+	if in.Exclude.Match(path) || target != nil && in.Keep.Match(path) {
+		return leaveExcluded, nil
+	}
 	// macOS' Finder writes these whenever somebody looks at a directory; a server never reads them.
 	if strings.Contains(path, ".DS_Store") {
 		return leave, nil

@@ -16,6 +16,9 @@ type Input struct {
 	// KeepWAL reports whether recovery after the rewind needs a file of the target's pg_wal, given its name without
 	// directory; nil if it needs none.
 	KeepWAL func(name string) bool
+	// Keep are files of which the target keeps its own, if it has one, and Exclude those that are not copied; what the target
+	// has of either stays as it is. They must have been checked. Ours; stock knows no such thing.
+	Keep, Exclude Patterns
 	// FirstDivergedSeg is the segment that holds the point of divergence.
 	FirstDivergedSeg pg.SegNo
 	// SegSize is the WAL segment size in bytes, a valid one.

@@ -6,6 +6,7 @@
 //	make.go     what a plan is made from; the walk over both listings, and the totals
 //	decide.go   the decision table, one path at a time
 //	exclude.go  what is never copied
+//	patterns.go what the user wants kept or left out
 //	blocks.go   from noted blocks to spans
 //	order.go    the order of the actions, and why it is safe
 package plan

@@ -1,6 +1,10 @@
 package rewind
 
-import "time"
+import (
+	"time"
+
+	"github.com/fastrewind/fastrewind/internal/plan"
+)
 
 // SyncMethod is how the target is made durable at the end.
 type SyncMethod string
@@ -31,6 +35,9 @@ type Config struct {
 	Timeout        time.Duration // --timeout: of the whole run; 0: none
 	KeepUndo       string        // --keep-undo: a directory for all that is overwritten or removed; empty: it is not kept
 	FixPermissions bool          // --fix-permissions: make files of the target's owner writable that are not
+
+	Keep, Exclude plan.Patterns // --keep, --exclude: files of which the target keeps its own; that are not copied
+	KeepConfig    bool          // --keep-config: the same for configuration and certificates
 
 	WALArchives      []string      // --wal-archive: where WAL is besides the target's pg_wal, in order: URLs, directories, "auto"
 	WALArchiveLayout string        // --wal-archive-layout: how they are laid out; empty: found out by looking

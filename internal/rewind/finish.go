@@ -1,6 +1,7 @@
 package rewind
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -306,7 +307,10 @@ func (r *run) writeRecoverySettings(target fsx.FS) error {
 		return err
 	}
 	conninfo := r.live.PrimaryConnInfo()
-	conf = fmt.Appendf(conf, "primary_conninfo = '%s'\n", escapeSetting(conninfo))
+	setting := fmt.Appendf(nil, "primary_conninfo = '%s'\n", escapeSetting(conninfo))
+	if !bytes.HasSuffix(conf, setting) { // the target's own, kept, of an earlier run
+		conf = append(conf, setting...)
+	}
 	method := r.syncMethod()
 	if err := copier.WriteDurably(target, method, autoConf, conf, r.modes.file); err != nil {
 		return err

@@ -71,6 +71,9 @@ func (r *run) rewind(ctx context.Context) error {
 	defer r.close()
 	cfg, rep := r.cfg, r.rep
 
+	if err := errors.Join(cfg.Keep.Check("--keep"), cfg.Exclude.Check("--exclude")); err != nil {
+		return err
+	}
 	// What the user named must be there, and nobody may be using it. What an interrupted run has left is gone on with.
 	if err := r.openTarget(ctx); err != nil {
 		return err
@@ -155,9 +158,14 @@ func (r *run) planInput(div divergence, f *facts) plan.Input {
 		Target:           f.target,
 		Blocks:           f.scan.Blocks,
 		KeepWAL:          f.recovery.has,
+		Keep:             r.cfg.Keep,
+		Exclude:          r.cfg.Exclude,
 		FirstDivergedSeg: div.lsn.Seg(r.target.SegSize),
 		SegSize:          r.target.SegSize,
 		TablespaceDir:    r.target.Version.TablespaceDir,
+	}
+	if r.cfg.KeepConfig {
+		in.Keep = append(in.Keep[:len(in.Keep):len(in.Keep)], plan.ConfigPatterns...)
 	}
 	if past := r.past; past != nil {
 		in.Original, in.Copied = past.original, past.copied
