@@ -27,15 +27,16 @@ build: ## build bin/fastrewind, one static program
 	CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=$(VCS) -o bin/fastrewind ./cmd/fastrewind
 
 .PHONY: deps
-deps: ## install what is missing of PostgreSQL 15, a C compiler and make
+deps: ## install what is missing: PostgreSQL 15, a C compiler, make, the archivers that tests use
 	scripts/install-deps
+	scripts/install-archivers
 
 .PHONY: demo
 demo: ## a failover, a divergence and a rewind on real servers, from nothing
 	scripts/demo.sh
 
 .PHONY: test
-test: ## unit and integration tests, the latter with real servers; PKG=./scan ARGS='-run X -short'
+test: deps s3server ## unit and integration tests, the latter with real servers; PKG=./scan ARGS='-run X -short'
 	scripts/test -count=1 -timeout $(TIMEOUT) $(ARGS) $(PKG)
 
 .PHONY: s3server
@@ -46,6 +47,10 @@ s3server: ## build the S3 server that tests run, into .cache
 test-minio: ## the tests that need an S3 server, with MinIO instead, which takes minutes to build
 	scripts/install-s3server minio
 	FASTREWIND_TEST_S3=minio scripts/test -count=1 -timeout $(TIMEOUT) ./archive/object ./internal/s3test
+
+.PHONY: soak
+soak: ## random workloads, divergences, kills and resumes for MINUTES (10), comparing data each round
+	scripts/soak $(or $(MINUTES),10)
 
 .PHONY: race
 race: ## unit tests with the race detector

@@ -18,6 +18,14 @@ func measure(tb pgtest.TB, cfg config) *result {
 	var current *fixture
 	var p *pair
 	for _, s := range cfg.scenarios {
+		if s.codecs {
+			cfg.logf("running the benchmarks of codecs")
+			res.Codecs = measureCodecs(tb, &cfg)
+			if len(cfg.scenarios) == 1 {
+				res.Machine = describeMachine(os.TempDir())
+			}
+			continue
+		}
 		if s.fixture != current {
 			if p != nil {
 				p.drop(tb)
@@ -36,7 +44,14 @@ func measure(tb pgtest.TB, cfg config) *result {
 // down for a while slows all of them.
 func measureScenario(tb pgtest.TB, cfg *config, p *pair, s scenario, list []contender) scenarioResult {
 	p.be(s.source)
+	if s.access = s.openArchive(tb, cfg, p); s.access != nil {
+		list = withMoreJobs(list)
+	}
 	sr := scenarioResult{Name: s.name, About: s.about, Source: s.source, DryRun: s.dryRun, Goal: s.goal}
+	if a := s.access; a != nil {
+		sr.Archive, sr.Missing = a.about, len(a.missing)
+		sr.Allowed, sr.Compared = compareArchived(tb, p, s, list), true
+	}
 	samples := make([][]sample, len(list))
 	floors := make([]floorResult, len(s.floors))
 	for i, f := range s.floors {

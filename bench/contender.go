@@ -13,6 +13,7 @@ import (
 // contender is one program in the race, with its options. The first is stock.
 type contender struct {
 	name    string
+	stock   bool
 	program string
 	args    []string
 	// read finds in what the program printed how long its phases took.
@@ -27,11 +28,12 @@ const (
 	phaseStart   = "start-up" // until the first of the others
 	phaseListing = "listing files"
 	phaseScan    = "scanning WAL"
+	phaseArchive = "fetching WAL" // fastrewind's alone, while it scans
 	phaseCopy    = "copying"
 	phaseSync    = "syncing"
 )
 
-var phaseOrder = []string{phaseStart, phaseListing, phaseScan, phaseCopy, phaseSync}
+var phaseOrder = []string{phaseStart, phaseListing, phaseScan, phaseArchive, phaseCopy, phaseSync}
 
 // counts are bytes that a program says it dealt with; 0 if it did not say.
 type counts struct {
@@ -42,7 +44,7 @@ type counts struct {
 }
 
 func contenders(env *pgtest.Env, ours pgtest.Binaries, jobs []int) []contender {
-	list := []contender{{name: "pg_rewind", program: env.Bin("pg_rewind"), args: []string{"-P"}, read: readStock}}
+	list := []contender{{name: "pg_rewind", stock: true, program: env.Bin("pg_rewind"), args: []string{"-P"}, read: readStock}}
 	args := []string{"-P", "--log-format=json"}
 	if len(jobs) == 0 {
 		return append(list, contender{name: "fastrewind", program: ours.Fastrewind, args: args, read: readOurs})

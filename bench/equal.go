@@ -37,6 +37,9 @@ func (s saved) remove(tb pgtest.TB) {
 // to be allowed. pg_internal.init and the like need none: see pgtest.RewindDifferences.
 func (s saved) compare(tb pgtest.TB, p *pair, sc scenario) []string {
 	allow := append(pgtest.RewindDifferences(sc.source.live()), pgtest.AllowSourceBlocks(p.source))
+	if sc.access != nil {
+		allow = append(allow, sc.access.allow())
+	}
 	differences, allowed, err := pgtest.CompareTrees(p.work.DataDir(), s.data, allow...)
 	if err != nil {
 		tb.Fatalf("bench: scenario %s: %v", sc.name, err)

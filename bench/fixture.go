@@ -9,6 +9,7 @@ import (
 // fixture is a way to make two clusters that have come apart.
 type fixture struct {
 	name string
+	init pgtest.InitOptions // what initdb is told; Conf is the fixture's
 	// load fills the primary before there is a standby.
 	load func(primary *pgtest.Cluster, s scale)
 	// diverge writes at least s.WALBytes of WAL on the old primary, and something on the promoted standby.
@@ -107,10 +108,12 @@ type pair struct {
 // last WAL, too, and stock would otherwise be charged with copying what it needs not.
 func (f *fixture) make(tb pgtest.TB, cfg *config) *pair {
 	env := pgtest.New(tb, pgtest.Options{Dir: cfg.dir, Timeout: startTimeout})
-	old := env.Init("old", pgtest.InitOptions{Conf: []string{
+	init := f.init
+	init.Conf = []string{
 		"wal_level = minimal", "max_wal_senders = 0", "wal_keep_size = 0", "max_wal_size = 1GB", "maintenance_work_mem = 256MB",
 		"full_page_writes = on", "wal_compression = off",
-	}})
+	}
+	old := env.Init("old", init)
 	old.Start()
 	f.load(old, cfg.scale)
 	old.AppendConf("wal_level = replica", "max_wal_senders = 10", "wal_keep_size = 1TB", "max_wal_size = 1TB")

@@ -11,6 +11,7 @@
 //	main.go       the command line
 //	scale.go      how big the clusters are
 //	scenario.go   the table of scenarios: which clusters, which source, what counts
+//	archive*.go   the scenarios in which WAL comes from an archive
 //	fixture.go    the clusters: a target that diverged, a source, a working copy
 //	mirror.go     the working copy made identical to the pristine target again, by copying only what was changed
 //	bench.go      the order of the measurements

@@ -12,6 +12,7 @@ func (r *result) markdown() string {
 	var b strings.Builder
 	r.writeSummary(&b)
 	r.writeScan(&b)
+	r.writeArchives(&b)
 	r.writeFloors(&b)
 	r.writePhases(&b)
 	r.writeConditions(&b)
@@ -42,7 +43,7 @@ func (r *result) writeSummary(b *strings.Builder) {
 			}
 			if i > 0 {
 				row[3], row[6] = times(c.WallRatio), fmt.Sprintf("%.1f", c.CPURatio.Median)
-				if row[4] = fmt.Sprintf("%.1f", s.Goal); s.DryRun {
+				if row[4] = fmt.Sprintf("%.1f", s.Goal); s.DryRun && s.Archive == "" {
 					row[4] += " (scan)"
 				}
 				switch {
@@ -77,7 +78,7 @@ func (s *scenarioResult) inNumbers() string {
 func (r *result) writeScan(b *strings.Builder) {
 	rows := [][]string{{"scan of WAL", "program", "s", "MB/s", "times faster", "of read+crc x1", "of read+crc x2"}}
 	for _, s := range r.Scenarios {
-		if !s.DryRun {
+		if !s.DryRun || s.Archive != "" {
 			continue
 		}
 		bytes := s.Contenders[len(s.Contenders)-1].Counts.Scanned
@@ -111,6 +112,9 @@ func (r *result) writeFloors(b *strings.Builder) {
 				abouts = append(abouts, about)
 			}
 		}
+	}
+	if len(abouts) == 0 {
+		return
 	}
 	b.WriteString("### Floors of this machine, measured between the runs\n\n")
 	table(b, rows)

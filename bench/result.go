@@ -22,6 +22,7 @@ type result struct {
 	Runs      int               `json:"runs"`
 	Clusters  []clusterResult   `json:"clusters"`
 	Scenarios []scenarioResult  `json:"scenarios"`
+	Codecs    []codecResult     `json:"codecs,omitempty"`
 }
 
 // clusterResult is the size of one fixture's clusters.
@@ -38,6 +39,8 @@ type scenarioResult struct {
 	About      string            `json:"about"`
 	Source     sourceKind        `json:"source"`
 	DryRun     bool              `json:"dry_run"`
+	Archive    string            `json:"archive,omitempty"` // how the programs reached the WAL that was missing
+	Missing    int               `json:"missing,omitempty"` // segments
 	Goal       float64           `json:"goal"`
 	Compared   bool              `json:"compared"`          // both results were compared, and found equal
 	Allowed    []string          `json:"allowed,omitempty"` // paths in which they may differ, and do: when it ran

@@ -37,6 +37,11 @@ func runOnce(tb pgtest.TB, p *pair, c contender, s scenario) sample {
 	if s.dryRun {
 		args = append(args, "--dry-run")
 	}
+	var env []string
+	if s.access != nil {
+		s.access.prepare(tb, p)
+		args, env = append(args, s.access.args(c)...), s.access.env
+	}
 	out := newTimeline()
 	load := loadAverage()
 	var cpu serverCPU
@@ -44,7 +49,7 @@ func runOnce(tb pgtest.TB, p *pair, c contender, s scenario) sample {
 		cpu = watchServer(p.source.Pid())
 	}
 	floor := shrink()
-	res := p.env.Exec(pgtest.Cmd{Path: c.program, Args: append(args, c.args...), Stdout: out, Stderr: out})
+	res := p.env.Exec(pgtest.Cmd{Path: c.program, Args: append(args, c.args...), Env: env, Stdout: out, Stderr: out})
 	if res.ExitCode != 0 {
 		tb.Fatalf("bench: scenario %s: %s\n%s", s.name, res, out.text())
 	}

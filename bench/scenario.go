@@ -20,6 +20,11 @@ type scenario struct {
 	floors []floor
 	// goal is how many times faster than stock fastrewind should be on two cores; of a dry run that is meant of the scan.
 	goal float64
+	// archive, if set, takes WAL from the target, and says where else it is.
+	archive *archiving
+	access  *access // made by archive for one pair of clusters
+	// codecs: no program is run, the codecs' benchmarks are.
+	codecs bool
 }
 
 // sourceKind is from where a rewind takes its data.
@@ -75,6 +80,23 @@ func allScenarios() []scenario {
 			fixture: randomUpdates, source: tcp,
 			floors: []floor{copyFloor(), serverFloor(1), serverFloor(2)}, goal: 2.5,
 		},
+		{
+			name: "restore-64", about: "dry run: 64 missing WAL segments, restore_command takes 100 ms",
+			fixture: manySegments, source: directory, dryRun: true, archive: sleepingCommand(64), goal: 10,
+		},
+		{
+			name: "restore-256", about: "dry run: 256 missing WAL segments, restore_command takes 100 ms",
+			fixture: manySegments, source: directory, dryRun: true, archive: sleepingCommand(mostMissing), goal: 10,
+		},
+		{
+			name: "s3-zstd", about: "dry run: 64 missing WAL segments in S3, zstd; pg_rewind with aws s3 cp",
+			fixture: manySegments, source: directory, dryRun: true, archive: s3Direct(64, "zstd", ".zst"), goal: 10,
+		},
+		{
+			name: "s3-lz4", about: "dry run: 64 missing WAL segments in S3, lz4; pg_rewind with aws s3 cp",
+			fixture: manySegments, source: directory, dryRun: true, archive: s3Direct(64, "lz4", ".lz4"), goal: 10,
+		},
+		{name: "codec", about: "decoding of archived segments, in memory", codecs: true},
 	}
 }
 

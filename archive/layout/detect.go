@@ -204,7 +204,11 @@ func (s *surveyor) servers() []place {
 	case slices.ContainsFunc(below, isFolder):
 		return []place{at("", s.a.Prefix)}
 	}
-	return s.serversBelow(below)
+	found := s.serversBelow(below)
+	if len(found) == 0 && s.denied != nil && s.a.Layout == location.Barman && last == "wals" {
+		return []place{at(name(parent), s.a.Prefix)} // nothing can be looked at: the name is believed
+	}
+	return found
 }
 
 // serversBelow are those of the folders directly below the prefix that are a Barman server's.

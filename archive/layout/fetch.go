@@ -40,8 +40,8 @@ type Restarter interface{ Restart() error }
 // Fetch writes segment seg of timeline tli to w, decoded: exactly Cluster.SegSize bytes. If it returns an error, what was
 // written to w is worthless, since some formats show at their end only that they were damaged.
 //
-// If there are several copies of the segment, in several encodings, and one is damaged, the next is tried: for that w must
-// be a Restarter, a *bytes.Buffer, or a file that can be truncated.
+// What is damaged is read once more. If there are several copies of the segment, in several encodings, and one is damaged,
+// the next is tried. For both, w must be a Restarter, a *bytes.Buffer, or a file that can be truncated.
 func (r *Repository) Fetch(ctx context.Context, tli pg.TLI, seg pg.SegNo, w io.Writer) (Info, error) {
 	if !pg.ValidSegSize(r.cluster.SegSize) {
 		return Info{}, fault.New("cannot name WAL segment %d: the segment size is %d bytes", seg, r.cluster.SegSize)
@@ -91,6 +91,9 @@ func (r *Repository) fetch(ctx context.Context, w walName, dst io.Writer, fresh 
 			break // the error is that of the copy before
 		}
 		info, err = r.read(ctx, o, dst)
+		if errors.Is(err, ErrDamaged) && (info.Size == 0 || start.restart(dst)) {
+			info, err = r.read(ctx, o, dst) // it may have been damaged on its way
+		}
 		written = info.Size
 		switch {
 		case err == nil:

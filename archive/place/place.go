@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"path/filepath"
+	"time"
 
 	"github.com/fastrewind/fastrewind/archive/layout"
 	"github.com/fastrewind/fastrewind/archive/location"
@@ -32,7 +33,8 @@ type Options struct {
 	RestoreCommand string // the target's, for Auto; empty: it has none
 	TargetDir      string // empty: there is no target at hand
 	Cluster        layout.Cluster
-	Concurrency    int // bodies read at once
+	Concurrency    int           // bodies read at once
+	StallTimeout   time.Duration // how long a server may give no byte of a body; 0: object's own
 
 	Retried func(object.Retry) // told of each retry; may be nil
 	Note    func(string)       // told, line by line, what was derived from which settings; without secrets; may be nil
@@ -155,7 +157,7 @@ func (o *Options) open(ctx context.Context, a location.Archive) (*Place, error) 
 	var bucket object.Bucket
 	var err error
 	if a.S3 != nil {
-		bucket, err = object.NewS3(ctx, *a.S3, object.Options{Concurrency: o.Concurrency, Retried: o.Retried})
+		bucket, err = object.NewS3(ctx, *a.S3, object.Options{Concurrency: o.Concurrency, StallTimeout: o.StallTimeout, Retried: o.Retried})
 	} else {
 		bucket, err = object.NewDir(a.Dir)
 	}

@@ -33,7 +33,10 @@ func (p *process) command(self program) (*cobra.Command, bool) {
 
 // commands are all there are.
 func (p *process) commands(self program) []*cobra.Command {
-	return []*cobra.Command{p.journalCommand(self), p.undoCommand(self)}
+	return []*cobra.Command{
+		p.archiveCommand(self), p.journalCommand(self), p.undoCommand(self),
+		p.manualCommand(), p.completionCommand(),
+	}
 }
 
 func (p *process) journalCommand(self program) *cobra.Command {
@@ -78,7 +81,9 @@ func (p *process) undoCommand(self program) *cobra.Command {
 	}
 	c.Flags().StringVarP(&cfg.TargetDir, "target-pgdata", "D", "", "the data directory")
 	c.Flags().StringVar(&cfg.KeepUndo, "from", "", "the directory that was given to --keep-undo")
-	c.Flags().VarP(&numberValue{&cfg.Jobs, "-j/--jobs"}, "jobs", "j", fmt.Sprintf("files written at a time (default %d)", cfg.Jobs))
+	c.Flags().VarP(&numberValue{&cfg.Jobs, "-j/--jobs"}, "jobs", "j",
+		fmt.Sprintf("files written at a time (default: number of CPUs, from 2 to %d)", defaultJobsMost))
+	c.Flags().Lookup("jobs").DefValue = "" // it is another on every machine, which the manual must not say
 	return c
 }
 

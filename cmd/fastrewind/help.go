@@ -47,7 +47,9 @@ Report bugs to <pgsql-bugs@lists.postgresql.org>.
 PostgreSQL home page: <https://www.postgresql.org/>
 `
 
-const usageOwn = `
+// usageOptions goes on with our own options. Each part of the help is a section of the manual, too (manual.go), which
+// reads them by their layout.
+const usageOptions = `
 Options that pg_rewind does not have:
   -j, --jobs=NUM                 workers, and connections to the source server
                                  (default: number of CPUs, from 2 to %[2]d)
@@ -73,22 +75,35 @@ WAL that the target's pg_wal does not have any more:
       --restore-timeout=TIME     of one restore_command (default: none)
       --fetch-source-wal=CHOICE  fetch WAL that the source has removed and the rewound server
                                  needs (default: auto, on if there is an archive)
+`
 
+const usageCommands = `
 Commands, each with a --help of its own:
   %[1]s archive ls|get|check     what is in a WAL archive
   %[1]s journal                  what an interrupted rewind has left
   %[1]s undo                     put a target back as it was (see --keep-undo)
+`
 
+const usageSettings = `
 Every option can also be set by an environment variable: FASTREWIND_ and the long name in
 capitals, with _ for -. The command line goes before the environment, the environment before
-the default; a source on the command line goes before any source in the environment. Switches
-are on or off. An empty variable counts as not set. This works under the name pg_rewind, too:
+a configuration file, that before the default; a source given in one place goes before a
+source of either kind in a later one. Switches are on or off. An empty variable counts as not
+set. This works under the name pg_rewind, too:
   FASTREWIND_JOBS=4  FASTREWIND_TARGET_PGDATA=/data/15  FASTREWIND_WAL_ARCHIVE=auto
 
+The configuration file has lines like "jobs = 4", with the names of long options. It is the
+file that $FASTREWIND_CONFIG names, or else ~/.config/fastrewind/fastrewind.conf or, without
+that, /etc/fastrewind/fastrewind.conf. It must belong to root or to the user.
+`
+
+const usageMessages = `
 All messages go to standard error; "error:", "detail:" and "hint:" are pg_rewind's words, what
 follows "advice:" is said by %[1]s alone. Called under the name pg_rewind, by a link or
 a copy, the program writes what pg_rewind writes and nothing more.
+`
 
+const usageExit = `
 Exit status:
   0  rewound, or no rewind required
   1  failed; the target is as it was
@@ -98,7 +113,9 @@ Exit status:
   6  the source was lost; when it is back, run the same command again
   7  no rewind can help: take a new base backup
 Under the name pg_rewind it is 1 for all but 0.
+`
 
+const usageExamples = `
 Examples:
   What would be done? Nothing is modified:
     %[1]s --dry-run --progress --target-pgdata=/var/lib/postgresql/15/main \
@@ -110,7 +127,9 @@ Examples:
     %[1]s -Pc -D /data/old --source-pgdata=/data/new
   The same with WAL from wherever pgBackRest's settings say:
     %[1]s -P --wal-archive=auto -D /data/old --source-server='host=new-primary'
+`
 
+const usageEnd = `
 Home page: <https://github.com/fastrewind/fastrewind>
 `
 
@@ -133,7 +152,8 @@ func usage(self program) string {
 	if self.stock {
 		return fmt.Sprintf(usageStock, self.name) + usageStockEnd
 	}
-	return fmt.Sprintf(usageStock, self.name) + fmt.Sprintf(usageOwn, self.name, defaultJobsMost, defaultArchiveJobs)
+	text := usageStock + usageOptions + usageCommands + usageSettings + usageMessages + usageExit + usageExamples + usageEnd
+	return fmt.Sprintf(text, self.name, defaultJobsMost, defaultArchiveJobs)
 }
 
 // version is set by the build: -ldflags "-X main.version=1.2.3".

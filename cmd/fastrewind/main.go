@@ -11,6 +11,7 @@
 //	getopt.go    the command line as GNU getopt_long reads it, put into the plain form that pflag reads
 //	commands.go  what the program can do besides: archive, journal, undo
 //	options.go   every option: its flag, its environment variable, its meaning in rewind.Config
+//	conffile.go  fastrewind.conf, which sets what neither command line nor environment did
 //	values.go    the kinds of values options take
 //	checks.go    what stock checks once all options are known, in stock's order
 //	help.go      --help and --version
@@ -39,6 +40,7 @@ type process struct {
 	args   []string                              // argv: the program's own name, then the arguments
 	env    func(string) (value string, set bool) // os.LookupEnv
 	euid   int
+	etc    string // the directory of the machine's configuration files; none if empty
 	stdout io.Writer
 	stderr io.Writer
 	width  func() int // columns of the terminal behind stderr; 0 if stderr is not a terminal that can draw
@@ -63,16 +65,16 @@ func (p *process) start() int {
 
 	if c, ok := p.command(self); ok {
 		err := c.Execute()
-		rep.Fail(err)
+		rep.Fail(untold(err))
 		return exitStatus(self, err)
 	}
 	cmd, opts := newCommand(self, p.args)
 	cmd.RunE = func(*cobra.Command, []string) error {
 		if opts.version {
-			printVersion(p.stdout, self, p.env)
+			printVersion(p.stdout, self, p.withConfFile(self))
 			return nil
 		}
-		if err := opts.finish(p.env); err != nil {
+		if err := opts.finish(self, p); err != nil {
 			return err
 		}
 		rep = newReporter(self, screen, reporting{
@@ -80,6 +82,7 @@ func (p *process) start() int {
 			progress: styleOf(opts, self, p),
 		})
 		defer rep.Close()
+		opts.warn(rep)
 		if err := opts.check(self, p.euid); err != nil {
 			return err
 		}

@@ -27,13 +27,13 @@ const (
 	maxJobs         = 1024 // far beyond what a source accepts as connections; catches a slip of the finger
 	defaultJobsMost = 8    // a rewind must not eat the source's max_connections by default
 
-	defaultArchiveJobs  = 8                // an archive is far away, and each segment waits for it
+	defaultArchiveJobs  = 16               // an archive is far away, and each segment waits for it
 	defaultRetryFor     = 60 * time.Second // a server restarts in less, and so do most failovers
 	defaultStallTimeout = 60 * time.Second
 )
 
-// options holds what the user asked for, from three places: the command line goes before the environment, and the
-// environment before the defaults.
+// options holds what the user asked for, from four places: the command line goes before the environment, the environment
+// before the configuration file (conffile.go), and that before the defaults.
 type options struct {
 	cfg       rewind.Config
 	progress  bool
@@ -45,7 +45,9 @@ type options struct {
 	flags    *pflag.FlagSet
 	operands []string
 	badLine  error           // what getopt complained about, after everything before it was read
-	given    map[string]bool // options set on the command line or by the environment
+	given    map[string]bool // options set by anything but their defaults
+
+	publicSecret string // a configuration file with a password in it that everybody can read
 }
 
 // newCommand reads the command line. Errors are returned by the command's Execute.
@@ -188,12 +190,12 @@ func (o *options) grammar(self program) grammar {
 	return g
 }
 
-// finish completes the options once the command line is read: with what is wrong with it, or with the environment.
-func (o *options) finish(env func(string) (string, bool)) error {
+// finish completes the options once the command line is read: with what is wrong with it, or with the other settings.
+func (o *options) finish(self program, p *process) error {
 	if o.badLine != nil {
 		return o.badLine
 	}
-	return o.readEnvironment(env)
+	return o.readSettings(self, p)
 }
 
 // variable is the environment variable of an option.

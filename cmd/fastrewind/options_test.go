@@ -15,7 +15,7 @@ import (
 func defaults() rewind.Config {
 	return rewind.Config{
 		SyncMethod: rewind.SyncFsync, Jobs: defaultJobs(), ProgramName: "fastrewind", ProgramPath: "fastrewind",
-		ArchiveJobs: 8, FetchSourceWAL: rewind.ChoiceAuto, RetryFor: time.Minute, StallTimeout: time.Minute,
+		ArchiveJobs: defaultArchiveJobs, FetchSourceWAL: rewind.ChoiceAuto, RetryFor: time.Minute, StallTimeout: time.Minute,
 	}
 }
 

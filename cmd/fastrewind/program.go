@@ -35,6 +35,7 @@ func theProcess(run runFunc) *process {
 		args:   os.Args,
 		env:    os.LookupEnv,
 		euid:   os.Geteuid(),
+		etc:    systemConfDir,
 		stdout: os.Stdout,
 		stderr: os.Stderr,
 		tty:    tty,

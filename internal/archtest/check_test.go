@@ -58,7 +58,7 @@ func TestCheckFindsBrokenArrows(t *testing.T) {
 		{"pgx elsewhere", "internal/rewind", "github.com/jackc/pgx/v5", "internal/rewind imports github.com/jackc/pgx/v5, which is only for [fetch]"},
 		{"aws elsewhere", "fetch", "github.com/aws/aws-sdk-go-v2/service/s3", "only for [archive/object]"},
 		{"flags elsewhere", "scan", "github.com/spf13/pflag", "only for [cmd/fastrewind]"},
-		{"standard flags elsewhere", "copier", "flag", "only for [cmd/fastrewind bench]"},
+		{"standard flags elsewhere", "copier", "flag", "only for [cmd/fastrewind bench internal/soak]"},
 		{"logging elsewhere", "copier", "go.uber.org/zap/zapcore", "logged once"},
 		{"testing in a program", "internal/pgtest", "testing", "testing"},
 		{"vocabulary does I/O", "internal/pg", "os", "internal/pg must never import os"},

@@ -34,7 +34,7 @@ type Rules struct {
 // Arrows are the arrows of this module. Imports of test files are not subject to them.
 var Arrows = Rules{
 	Layers: []Layer{
-		{"cmd/fastrewind", []string{"internal/rewind", "internal/fault", "internal/pg", "internal/pgbin"},
+		{"cmd/fastrewind", []string{"internal/rewind", "internal/walcheck", "archive/place", "archive/object", "internal/fault", "internal/pg", "internal/pgbin"},
 			"the command turns flags into a Config and an error into an exit code; what a run does is told in internal/rewind"},
 		{"internal/rewind", []string{
 			"archive", "archive/place", "archive/layout", "archive/object", "scan", "internal/plan", "fetch", "copier",
@@ -43,6 +43,8 @@ var Arrows = Rules{
 		}, "the one package that knows all the others; nothing but the command knows it"},
 		{"archive", []string{"internal/pg", "internal/fault", "internal/fsx", "internal/pgbin", "internal/pgbin/proc"},
 			"it gives segments, and satisfies the interface scan declares without knowing scan"},
+		{"internal/walcheck", []string{"archive/place", "archive/layout", "internal/datadir", "internal/wal", "internal/pg", "internal/fault"},
+			"what a person wants to know of an archive; no part of a rewind"},
 		{"archive/place", []string{"archive/settings", "archive/layout", "archive/object", "archive/location", "internal/pg", "internal/fault"},
 			"from what a user says to archives that can be read; it does not know who reads them"},
 		{"archive/layout", []string{"archive/object", "archive/codec", "archive/location", "internal/pg", "internal/fault"},
@@ -81,7 +83,12 @@ var Arrows = Rules{
 		{"internal/badinput", []string{"internal/pgtest"}, "it looks at the program from outside, as a user does"},
 		{"internal/integration", []string{"internal/pgtest"}, "it looks at the program from outside, as a user does"},
 		{"internal/archtest", nil, "it looks at all packages and belongs to none"},
-		{"bench", []string{"internal/pgtest"}, "it runs both programs as processes and measures nothing from within"},
+		{"internal/survival", []string{"internal/pgtest"}, "it looks at the program from outside, as a user does"},
+		{"internal/trouble", []string{"internal/pgtest"}, "it looks at the program from outside, as a user does"},
+		{"internal/soak", []string{"internal/pgtest"}, "it looks at the program from outside, as a user does"},
+		{"internal/managers", []string{"internal/pgtest"}, "it looks at the program from outside, as a user does"},
+		{"internal/archivelive", []string{"internal/pgtest", "internal/s3test"}, "it looks at the program from outside, as a user does"},
+		{"bench", []string{"internal/pgtest", "internal/s3test"}, "it runs both programs as processes and measures nothing from within"},
 	},
 	Only: []Only{
 		{"github.com/jackc/pgx", []string{"fetch"}, "the PostgreSQL protocol is spoken in one place"},
@@ -95,11 +102,11 @@ var Arrows = Rules{
 		{"github.com/ulikunitz/xz", []string{"archive/codec"}, "only codec decodes"},
 		{"github.com/spf13/cobra", []string{"cmd/fastrewind"}, "flags belong to the command"},
 		{"github.com/spf13/pflag", []string{"cmd/fastrewind"}, "flags belong to the command"},
-		{"flag", []string{"cmd/fastrewind", "bench"}, "flags belong to the commands"},
+		{"flag", []string{"cmd/fastrewind", "bench", "internal/soak"}, "flags belong to the commands"},
 		{"github.com/cheggaaa/pb", []string{"cmd/fastrewind"}, "what a terminal shows is the command's affair; a run reports to a Reporter"},
 		{"golang.org/x/term", []string{"cmd/fastrewind"}, "what a terminal shows is the command's affair"},
 		{"go.uber.org/zap", []string{"cmd/fastrewind"}, "errors are logged once, at the top"},
-		{"os/signal", []string{"cmd/fastrewind", "bench"}, "signals reach a run as the end of its context"},
+		{"os/signal", []string{"cmd/fastrewind", "bench", "internal/soak"}, "signals reach a run as the end of its context"},
 		{"log", nil, "errors are returned, and logged once, at the top, by zap"},
 		{"testing", nil, "tests stay out of programs"},
 		{"os/exec", []string{

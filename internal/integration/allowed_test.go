@@ -38,7 +38,7 @@ import (
 // is the same.
 func (r *rehearsal) allowed(s sides) []pgtest.Allow {
 	isStandby := s.source != s.primary
-	allow := append(pgtest.RewindDifferences(s.source.Running() || isStandby), r.differs...)
+	allow := slices.Concat(pgtest.RewindDifferences(s.source.Running() || isStandby), r.differs, r.may)
 	if s.source.Running() && slices.Contains(r.serverArgs, writeRecoveryConf) {
 		allow = append(allow, recoverySettings)
 	}

@@ -107,6 +107,7 @@ type scenario struct {
 	lose            func(r *rehearsal, target *pgtest.Cluster) // what ours does not have, but stock has
 	loserArgs       []string                                   // arguments that are to make up for it
 	differs         []pgtest.Allow                             // differences that must be seen here, and nowhere else
+	may             []pgtest.Allow                             // differences that may be seen
 }
 
 // TestGolden lets two servers come apart and rewinds the target from the running source, then from the same source as a

@@ -226,23 +226,34 @@ func checkpoint(s sides) {
 // archived: a failover with an archive that both servers write to and may restore from; and the last common checkpoint
 // took so long that its record is segments away from its redo point. The source keeps as little WAL as it can.
 func archived(r *rehearsal) sides {
+	old, source := r.archivedPair()
+	r.diverge(old, source)
+	old.Stop(pgtest.Fast)
+	r.shortOfWAL(source)
+	return r.quiet(old, source)
+}
+
+// archivedPair is a primary and a promoted standby that share an archive, with a slow checkpoint as their last in common.
+func (r *rehearsal) archivedPair() (old, source *pgtest.Cluster) {
 	archive := r.env.Dir("archive")
 	r.init.Conf = append(r.init.Conf, "archive_mode = on", "archive_timeout = 0",
 		fmt.Sprintf("archive_command = 'test ! -f %s/%%f && cp %%p %[1]s/%%f'", archive),
 		fmt.Sprintf("restore_command = 'cp %s/%%f %%p'", archive))
-	old, source := r.pair()
+	old, source = r.pair()
 	r.slowCheckpoint(old)
 	old.WaitReplay(source)
 	source.Promote()
-	r.diverge(old, source)
-	old.Stop(pgtest.Fast)
+	return old, source
+}
+
+// shortOfWAL makes a server keep as little WAL as it can.
+func (r *rehearsal) shortOfWAL(source *pgtest.Cluster) {
 	source.SQL("postgres", "ALTER SYSTEM SET wal_keep_size = 0; ALTER SYSTEM SET max_wal_size = '2MB'; ALTER SYSTEM SET min_wal_size = '2MB'")
 	source.Reload()
 	for range 2 {
 		source.SQL("postgres", "SELECT pg_switch_wal(); CHECKPOINT")
 		r.waitArchived(source)
 	}
-	return r.quiet(old, source)
 }
 
 // slowCheckpoint makes a checkpoint of which redo point and record lie in different segments of 1 MB.
@@ -252,10 +263,14 @@ func (r *rehearsal) slowCheckpoint(c *pgtest.Cluster) {
 	c.Pgbench("-t", "5")
 	before := c.Control()
 	started := strings.Count(c.Log(), "checkpoint starting")
+	start := "SELECT pg_backup_start('slow', fast => false)"
+	if r.env.Major < 15 {
+		start = "SELECT pg_start_backup('slow', fast => false, exclusive => false)"
+	}
 	done := make(chan *pgtest.Result, 1)
 	go func() { // ends with the server at the latest
 		done <- r.env.Exec(pgtest.Cmd{Path: "psql", Args: []string{
-			"-X", "-d", c.SocketConnString(), "-c", "SELECT pg_backup_start('slow', fast => false)",
+			"-X", "-d", c.SocketConnString(), "-c", start,
 		}})
 	}()
 	for strings.Count(c.Log(), "checkpoint starting") == started {

@@ -13,14 +13,22 @@ import (
 	"time"
 )
 
-// golden is the pg_control of a standby of 15.18, killed within archive recovery, and what pg_controldata said of it.
+// golden is goldenOf 15.18.
 func golden(t testing.TB) (data []byte, said map[string]string) {
 	t.Helper()
-	data, err := os.ReadFile("testdata/standby.pg_control")
+	return goldenOf(t, 15)
+}
+
+// goldenOf is the pg_control of a standby of one major, killed within archive recovery, and what pg_controldata said of it;
+// of 14 and 16 it was 15's, which knows their layout. 19 is 19rc1.
+func goldenOf(t testing.TB, major int) (data []byte, said map[string]string) {
+	t.Helper()
+	name := "testdata/" + strconv.Itoa(major) + ".pg_control"
+	data, err := os.ReadFile(name)
 	if err != nil {
 		t.Fatal(err)
 	}
-	text, err := os.ReadFile("testdata/standby.pg_controldata")
+	text, err := os.ReadFile(name + "data")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -58,22 +66,26 @@ func yesNo(b bool) string {
 // agree compares a decoded control file with what pg_controldata said.
 func agree(t testing.TB, c *Control, said map[string]string) {
 	t.Helper()
+	position := LSN.String
+	if c.Version.WideLSN {
+		position = LSN.Wide
+	}
 	for key, got := range map[string]string{
 		"pg_control version number":            strconv.Itoa(int(c.Version.ControlVersion)),
 		"Catalog version number":               strconv.Itoa(int(c.Version.CatalogVersion)),
 		"Database system identifier":           strconv.FormatUint(c.SystemID, 10),
 		"Database cluster state":               c.State.String(),
 		"pg_control last modified":             c.Time.UTC().Format("Mon Jan _2 15:04:05 2006"),
-		"Latest checkpoint location":           c.CheckPoint.String(),
-		"Latest checkpoint's REDO location":    c.Redo.String(),
+		"Latest checkpoint location":           position(c.CheckPoint),
+		"Latest checkpoint's REDO location":    position(c.Redo),
 		"Latest checkpoint's REDO WAL file":    SegmentName(c.TLI, c.Redo.Seg(c.SegSize), c.SegSize),
 		"Latest checkpoint's TimeLineID":       strconv.Itoa(int(c.TLI)),
 		"Latest checkpoint's PrevTimeLineID":   strconv.Itoa(int(c.PrevTLI)),
 		"Latest checkpoint's full_page_writes": onOff(c.FullPageWrites),
-		"Minimum recovery ending location":     c.MinRecoveryPoint.String(),
+		"Minimum recovery ending location":     position(c.MinRecoveryPoint),
 		"Min recovery ending loc's timeline":   strconv.Itoa(int(c.MinRecoveryPointTLI)),
-		"Backup start location":                c.BackupStart.String(),
-		"Backup end location":                  c.BackupEnd.String(),
+		"Backup start location":                position(c.BackupStart),
+		"Backup end location":                  position(c.BackupEnd),
 		"End-of-backup record required":        yesNo(c.BackupEndRequired),
 		"wal_log_hints setting":                onOff(c.WALLogHints),
 		"Bytes per WAL segment":                strconv.Itoa(int(c.SegSize)),
@@ -86,13 +98,19 @@ func agree(t testing.TB, c *Control, said map[string]string) {
 }
 
 func TestControl(t *testing.T) {
-	data, said := golden(t)
+	for _, major := range Majors() {
+		t.Run(strconv.Itoa(major), func(t *testing.T) { testControl(t, major) })
+	}
+}
+
+func testControl(t *testing.T, major int) {
+	data, said := goldenOf(t, major)
 	c, err := DecodeControl(data)
 	if err != nil {
 		t.Fatal(err)
 	}
 	agree(t, c, said)
-	if c.MinRecoveryPoint == 0 || !c.WALLogHints || c.ChecksumVersion != 1 || c.State != StateInArchiveRecovery {
+	if c.Version.Major != major || c.MinRecoveryPoint == 0 || !c.WALLogHints || c.State != StateInArchiveRecovery {
 		t.Errorf("the golden file is not what it was meant to be: %+v", c)
 	}
 	if got := c.Encode(); !bytes.Equal(got, data) {
@@ -131,22 +149,26 @@ func TestControl(t *testing.T) {
 
 // TestControlEveryBit flips every bit of the part that is used: each is refused.
 func TestControlEveryBit(t *testing.T) {
-	data, _ := golden(t)
-	for bit := range 8 * (288 + 4) {
-		data[bit/8] ^= 1 << (bit % 8)
-		if c, err := DecodeControl(data); err == nil {
-			t.Errorf("byte %d, bit %d: %+v", bit/8, bit%8, c)
+	for _, major := range Majors() {
+		data, _ := goldenOf(t, major)
+		v, _ := VersionOf(major)
+		used := v.control.crc + 4
+		for bit := range 8 * used {
+			data[bit/8] ^= 1 << (bit % 8)
+			if c, err := DecodeControl(data); err == nil {
+				t.Errorf("%d: byte %d, bit %d: %+v", major, bit/8, bit%8, c)
+			}
+			data[bit/8] ^= 1 << (bit % 8)
 		}
-		data[bit/8] ^= 1 << (bit % 8)
-	}
-	// What comes behind is not covered by the checksum, and is not kept.
-	data[292], data[ControlSize-1] = 1, 1
-	c, err := DecodeControl(data)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if b := c.Encode(); b[292] != 0 || b[ControlSize-1] != 0 {
-		t.Error("bytes behind the checksum are kept")
+		// What comes behind is not covered by the checksum, and is not kept.
+		data[used], data[ControlSize-1] = 1, 1
+		c, err := DecodeControl(data)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if b := c.Encode(); b[used] != 0 || b[ControlSize-1] != 0 {
+			t.Errorf("%d: bytes behind the checksum are kept", major)
+		}
 	}
 }
 
@@ -211,8 +233,10 @@ func TestControlUnknownVersion(t *testing.T) {
 	for _, c := range []struct {
 		control, catalog uint32
 		crc              int
+		preRelease       int
 	}{
-		{1201, 201909212, 288}, {1300, 202006151, 288}, {1700, 202404021, 288}, {1800, 202504091, 292}, {1905, 202611111, 308}, {942, 201608131, 288},
+		{1201, 201909212, 288, 0}, {1300, 202006151, 288, 0}, {1700, 202404021, 288, 17}, {1800, 202504091, 292, 18},
+		{1905, 202611111, 308, 19}, {942, 201608131, 288, 0},
 	} {
 		data, _ := golden(t)
 		clear(data[288:])
@@ -224,6 +248,8 @@ func TestControlUnknownVersion(t *testing.T) {
 		var ue *UnknownVersionError
 		if !errors.As(err, &ue) || ue.ControlVersion != c.control || ue.CatalogVersion != c.catalog {
 			t.Errorf("%d, %d: %v", c.control, c.catalog, err)
+		} else if got := ue.PreRelease(); got != c.preRelease {
+			t.Errorf("%d, %d: may be of %d", c.control, c.catalog, got)
 		}
 	}
 }

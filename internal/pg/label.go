@@ -19,6 +19,7 @@ type BackupLabel struct {
 	Method     string
 	From       string
 	StartTime  time.Time
+	WideLSN    bool // how positions are to be written: Version.WideLSN of the cluster
 }
 
 // The BACKUP METHOD and BACKUP FROM that pg_rewind writes. "standby" makes the server believe pg_control's
@@ -37,9 +38,13 @@ const (
 
 // Encode gives the file's content.
 func (l BackupLabel) Encode() []byte {
+	text := LSN.String
+	if l.WideLSN {
+		text = LSN.Wide
+	}
 	return fmt.Appendf(nil,
-		"START WAL LOCATION: %v (file %s)\nCHECKPOINT LOCATION: %v\nBACKUP METHOD: %s\nBACKUP FROM: %s\nSTART TIME: %s\n",
-		l.Redo, SegmentName(l.TLI, l.Redo.Seg(l.SegSize), l.SegSize), l.Checkpoint, l.Method, l.From,
+		"START WAL LOCATION: %s (file %s)\nCHECKPOINT LOCATION: %s\nBACKUP METHOD: %s\nBACKUP FROM: %s\nSTART TIME: %s\n",
+		text(l.Redo), SegmentName(l.TLI, l.Redo.Seg(l.SegSize), l.SegSize), text(l.Checkpoint), l.Method, l.From,
 		l.StartTime.Format(labelTime))
 }
 

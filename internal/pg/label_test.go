@@ -34,6 +34,23 @@ func TestBackupLabel(t *testing.T) {
 	}
 }
 
+// TestBackupLabelWide: 19 fills positions up, as its pg_rewind and its servers write them.
+func TestBackupLabelWide(t *testing.T) {
+	const text = "START WAL LOCATION: A/030000A8 (file 000000020000000A00000003)\nCHECKPOINT LOCATION: A/030000E0\n" +
+		"BACKUP METHOD: pg_rewind\nBACKUP FROM: standby\nSTART TIME: 2026-11-21 07:40:35 UTC\n"
+	l := BackupLabel{
+		Redo: 0xA_030000A8, SegSize: 16 << 20, TLI: 2, Checkpoint: 0xA_030000E0, Method: BackupMethodRewind, From: BackupFromStandby,
+		StartTime: time.Date(2026, 11, 21, 7, 40, 35, 0, time.UTC), WideLSN: true,
+	}
+	if got := l.Encode(); string(got) != text {
+		t.Errorf("%s", got)
+	}
+	got, err := ParseBackupLabel([]byte(text), l.SegSize)
+	if err != nil || got.Redo != l.Redo || got.Checkpoint != l.Checkpoint {
+		t.Errorf("%+v, %v", got, err)
+	}
+}
+
 // TestBackupLabelZones: "%Z" is whatever the C library calls a time zone, and many have no name but their offset.
 func TestBackupLabelZones(t *testing.T) {
 	for _, zone := range []*time.Location{

@@ -15,7 +15,12 @@ func (l LSN) String() string {
 	return fmt.Sprintf("%X/%X", uint32(l>>32), uint32(l))
 }
 
-// ParseLSN reads what String prints, and 19's %X/%08X.
+// Wide prints it as 19 does: %X/%08X.
+func (l LSN) Wide() string {
+	return fmt.Sprintf("%X/%08X", uint32(l>>32), uint32(l))
+}
+
+// ParseLSN reads what String and Wide print.
 func ParseLSN(s string) (LSN, error) {
 	hi, lo, ok := strings.Cut(s, "/")
 	if !ok || !isHex(hi) || !isHex(lo) {

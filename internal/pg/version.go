@@ -11,7 +11,8 @@ type Version struct {
 	TablespaceDir   string // the version's directory below each tablespace (TABLESPACE_VERSION_DIRECTORY, relpath.h)
 	WALMagic        uint16 // first two bytes of each WAL page (XLOG_PAGE_MAGIC, xlog_internal.h)
 	control         *controlLayout
-	CheckpointBytes int // size of struct CheckPoint, the main data of a checkpoint record (pg_control.h)
+	CheckpointBytes int  // size of struct CheckPoint, the main data of a checkpoint record (pg_control.h)
+	WideLSN         bool // LSNs are printed %X/%08X (19), not %X/%X; all servers read both
 
 	WAL WALFlags
 }
@@ -97,7 +98,7 @@ var versions = [...]Version{
 	},
 	{
 		Major: 19, ControlVersion: 1905, CatalogVersion: 202610061, TablespaceDir: "PG_19_202610061", WALMagic: 0xD122,
-		control: &controlLayoutC, CheckpointBytes: 96, WAL: walFlags19,
+		control: &controlLayoutC, CheckpointBytes: 96, WideLSN: true, WAL: walFlags19,
 	},
 }
 
@@ -108,6 +109,21 @@ type UnknownVersionError struct {
 
 func (e *UnknownVersionError) Error() string {
 	return fmt.Sprintf("unknown control file version %d with catalog version %d", e.ControlVersion, e.CatalogVersion)
+}
+
+// PreRelease is the major of which the cluster may be a beta or a release candidate: the only one in the table with this
+// control version. 0 if there is none; 13 to 16 share theirs.
+func (e *UnknownVersionError) PreRelease() int {
+	major := 0
+	for i := range versions {
+		if v := &versions[i]; v.ControlVersion == e.ControlVersion {
+			if major != 0 {
+				return 0
+			}
+			major = v.Major
+		}
+	}
+	return major
 }
 
 // FindVersion finds the row for the two version numbers of a pg_control. Majors 13 to 16 share a control version, so

@@ -44,14 +44,7 @@ func allowControl(reason string, minRecovery bool) Allow {
 		if err != nil {
 			return false, err
 		}
-		for _, raw := range [][]byte{a.raw, b.raw} {
-			clear(raw[ctlTime : ctlTime+8])
-			clear(raw[ctlCRC:ctlCRCEnd])
-			if minRecovery {
-				clear(raw[ctlMinRec : ctlMinRecTLI+4])
-			}
-		}
-		return bytes.Equal(a.raw, b.raw), nil
+		return bytes.Equal(a.withoutTime(minRecovery), b.withoutTime(minRecovery)), nil
 	}}
 }
 

@@ -1,7 +1,9 @@
 package pgtest
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -10,50 +12,148 @@ import (
 	"strings"
 )
 
-// majors are the PostgreSQL versions the tests know, best first.
-var majors = []int{15}
+// known are the majors the tests know, ascending. preferred is the one they use if nobody asks for another: what they
+// expect in detail was written down from it.
+var known = []int{13, 14, 15, 16, 17, 18, 19}
 
-// needed are the programs a directory must hold to be taken for PostgreSQL's.
-var needed = []string{"postgres", "initdb", "pg_basebackup", "pg_rewind", "psql", "pgbench"}
+const preferred = 15
 
-// FindBinDir finds the directory with PostgreSQL's programs: $PG_BINDIR if it is set, else the distribution's
-// /usr/lib/postgresql/MAJOR/bin, else where initdb is found in PATH. The version must be one the tests know.
+// serverPrograms must be there for a directory to be taken for PostgreSQL's. Some packages hold no more.
+var serverPrograms = []string{"postgres", "initdb"}
+
+// borrowed are the programs that may be another major's where a package has only the server's. The clients speak with
+// every server older than themselves; what reads pg_control must be of a major whose control version is the same. Not
+// pg_checksums: it looks for tablespaces under its own catalog version.
+var borrowed = map[string]bool{ // name: reads pg_control
+	"psql": false, "pgbench": false, "pg_basebackup": false, "pg_amcheck": false,
+	"pg_controldata": true,
+}
+
+// systemDirs are where distributions have their programs; %d is the major.
+var systemDirs = []string{"/usr/lib/postgresql/%d/bin", "/usr/pgsql-%d/bin"}
+
+// majorsVariable lists majors, separated by blanks or commas, that have to be tested.
+const majorsVariable = "FASTREWIND_TEST_MAJORS"
+
+// Majors are the majors to test, ascending: those in $FASTREWIND_TEST_MAJORS, of which each must be installed, or else
+// all that are. There is at least one.
+func Majors() ([]int, error) {
+	listed, err := listedMajors()
+	if err != nil {
+		return nil, err
+	}
+	if listed != nil {
+		for _, major := range listed {
+			if _, err := installed(major); err != nil {
+				return nil, fmt.Errorf("$%s: %w", majorsVariable, err)
+			}
+		}
+		return listed, nil
+	}
+	var found []int
+	for _, major := range known {
+		if _, err := installed(major); err == nil {
+			found = append(found, major)
+		}
+	}
+	if len(found) == 0 {
+		_, err := installed(preferred)
+		return nil, err
+	}
+	return found, nil
+}
+
+// listedMajors is $FASTREWIND_TEST_MAJORS, sorted, without repetitions; nil if it is empty.
+func listedMajors() ([]int, error) {
+	words := strings.FieldsFunc(os.Getenv(majorsVariable), func(r rune) bool { return r == ' ' || r == ',' })
+	var listed []int
+	for _, word := range words {
+		major, err := strconv.Atoi(word)
+		if err != nil || !slices.Contains(known, major) {
+			return nil, fmt.Errorf("$%s: %q is none of %v", majorsVariable, word, known)
+		}
+		listed = append(listed, major)
+	}
+	slices.Sort(listed)
+	return slices.Compact(listed), nil
+}
+
+// FindBinDir finds the directory with the programs of the major that tests use unless they ask for another: $PG_BINDIR if
+// it is set, else 15's, else, if that is not installed or not listed in $FASTREWIND_TEST_MAJORS, the newest that is.
 func FindBinDir() (string, error) {
-	dir, _, err := findPostgres("")
+	dir, _, err := findPostgres("", 0)
 	return dir, err
 }
 
-func findPostgres(given string) (dir string, major int, err error) {
-	if given == "" {
+// findPostgres finds the programs in a given directory, or of a given major, or those of FindBinDir.
+func findPostgres(given string, major int) (dir string, found int, err error) {
+	if given == "" && major == 0 {
 		given = os.Getenv("PG_BINDIR")
 	}
-	if given != "" {
-		major, err := checkBinDir(given)
-		return given, major, err
-	}
-	var tried []string
-	try := func(dir string) bool {
-		tried = append(tried, dir)
-		major, err = checkBinDir(dir)
-		return err == nil
-	}
-	for _, m := range majors {
-		dir := fmt.Sprintf("/usr/lib/postgresql/%d/bin", m)
-		if try(dir) {
-			return dir, major, nil
+	switch {
+	case given != "":
+		found, err = checkBinDir(given)
+		if err == nil && major != 0 && found != major {
+			err = fmt.Errorf("%s holds PostgreSQL %d, not %d", given, found, major)
 		}
+		return given, found, err
+	case major != 0:
+		dir, err = installed(major)
+		return dir, major, err
 	}
-	if initdb, err := exec.LookPath("initdb"); err == nil {
-		if initdb, err = filepath.EvalSymlinks(initdb); err == nil && try(filepath.Dir(initdb)) {
-			return filepath.Dir(initdb), major, nil
-		}
+	all, err := Majors()
+	if err != nil {
+		return "", 0, err
 	}
-	return "", 0, fmt.Errorf("no PostgreSQL of a known version (%v) found in %s: run scripts/install-deps, or set PG_BINDIR",
-		majors, strings.Join(tried, ", "))
+	major = all[len(all)-1]
+	if slices.Contains(all, preferred) {
+		major = preferred
+	}
+	dir, err = installed(major)
+	return dir, major, err
 }
 
+// installed finds the programs of a major: in $PG_BINDIR, where distributions have them, where scripts/install-postgres
+// puts them ($PG_PREFIX, default /opt/pg), and in PATH.
+func installed(major int) (string, error) {
+	prefix := os.Getenv("PG_PREFIX")
+	if prefix == "" {
+		prefix = "/opt/pg"
+	}
+	dirs := []string{os.Getenv("PG_BINDIR")}
+	for _, format := range systemDirs {
+		dirs = append(dirs, fmt.Sprintf(format, major))
+	}
+	dirs = append(dirs, filepath.Join(prefix, strconv.Itoa(major), "bin"))
+	if initdb, err := exec.LookPath("initdb"); err == nil {
+		if initdb, err = filepath.EvalSymlinks(initdb); err == nil {
+			dirs = append(dirs, filepath.Dir(initdb))
+		}
+	}
+	var tried []string
+	for _, dir := range dirs {
+		if dir == "" {
+			continue
+		}
+		found, err := checkBinDir(dir)
+		if err == nil && found == major {
+			return dir, nil
+		}
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return "", err
+		}
+		tried = append(tried, dir)
+	}
+	how := fmt.Sprintf("scripts/install-postgres %d", major)
+	if major == preferred {
+		how = "scripts/install-deps"
+	}
+	return "", fmt.Errorf("no PostgreSQL %d found in %s: run %s, or set PG_BINDIR", major, strings.Join(tried, ", "), how)
+}
+
+// checkBinDir makes sure that a directory holds the server's programs, and says of which major they are.
 func checkBinDir(dir string) (int, error) {
-	for _, name := range needed {
+	for _, name := range serverPrograms {
 		if _, err := os.Stat(filepath.Join(dir, name)); err != nil {
 			return 0, err
 		}
@@ -62,7 +162,7 @@ func checkBinDir(dir string) (int, error) {
 	if err != nil {
 		return 0, fmt.Errorf("%s/postgres -V: %w", dir, err)
 	}
-	// "postgres (PostgreSQL) 15.18 (Debian 15.18-0+deb12u1)"
+	// "postgres (PostgreSQL) 15.18 (Debian 15.18-0+deb12u1)", "postgres (PostgreSQL) 19rc1"
 	fields := strings.Fields(string(out))
 	if len(fields) < 3 {
 		return 0, fmt.Errorf("%s/postgres -V says %q", dir, out)
@@ -72,8 +172,38 @@ func checkBinDir(dir string) (int, error) {
 	if err != nil {
 		return 0, fmt.Errorf("%s/postgres -V says %q", dir, out)
 	}
-	if !slices.Contains(majors, major) {
-		return 0, fmt.Errorf("%s holds PostgreSQL %d; the tests know %v", dir, major, majors)
+	if !slices.Contains(known, major) {
+		return 0, fmt.Errorf("%s holds PostgreSQL %d; the tests know %v", dir, major, known)
 	}
 	return major, nil
+}
+
+// Bin is the path of one of PostgreSQL's programs: the major's own, or one that can stand in for it (see borrowed), or, if
+// there is none, where it should be.
+func (e *Env) Bin(program string) string {
+	own := filepath.Join(e.BinDir, program)
+	if isThere(own) {
+		return own
+	}
+	readsControl, ok := borrowed[program]
+	if !ok {
+		return own
+	}
+	for _, major := range slices.Backward(known) {
+		if major < e.Major && !readsControl || readsControl && controlVersions[major] != controlVersions[e.Major] {
+			continue
+		}
+		if dir, err := installed(major); err == nil && isThere(filepath.Join(dir, program)) {
+			return filepath.Join(dir, program)
+		}
+	}
+	return own
+}
+
+// HasStock reports whether the major has a pg_rewind of its own to compare with. Another major's would refuse.
+func (e *Env) HasStock() bool { return isThere(e.Bin("pg_rewind")) }
+
+func isThere(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
 }

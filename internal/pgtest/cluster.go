@@ -45,12 +45,15 @@ const Superuser = "postgres"
 func (e *Env) Init(name string, o InitOptions) *Cluster {
 	e.tb.Helper()
 	c := e.newCluster(name)
-	args := []string{"-D", c.DataDir(), "-U", Superuser, "-A", "trust", "-E", "UTF8", "--no-locale", "--no-sync", "--no-instructions"}
+	args := []string{"-D", c.DataDir(), "-U", Superuser, "-A", "trust", "-E", "UTF8", "--no-locale", "--no-sync"}
 	if o.SegSizeMB != 0 {
 		args = append(args, fmt.Sprintf("--wal-segsize=%d", o.SegSizeMB))
 	}
-	if o.Checksums {
+	switch {
+	case o.Checksums:
 		args = append(args, "--data-checksums")
+	case e.Major >= 18: // where they are the default
+		args = append(args, "--no-data-checksums")
 	}
 	if o.GroupAccess {
 		args = append(args, "--allow-group-access")

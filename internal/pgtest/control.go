@@ -1,6 +1,7 @@
 package pgtest
 
 import (
+	"bytes"
 	"encoding/binary"
 	"fmt"
 	"os"
@@ -23,14 +24,19 @@ type Control struct {
 	raw                 []byte
 }
 
-// Offsets in pg_control of 13 to 17 (pg_control.h); all of them have control version 1300 or 1700.
-const (
-	ctlTime      = 24
-	ctlMinRec    = 136
-	ctlMinRecTLI = 144
-	ctlCRC       = 288
-	ctlCRCEnd    = 292
-)
+// controlVersions are the majors' pg_control_version.
+var controlVersions = map[int]uint32{13: 1300, 14: 1300, 15: 1300, 16: 1300, 17: 1700, 18: 1800, 19: 1905}
+
+// controlOffsets are where the fields are that have moved between majors, by pg_control_version. Read off
+// pg_controldata's output and the headers of each major; ctlTime has not moved.
+var controlOffsets = map[uint32]struct{ minRec, minRecTLI, segSize, crc int }{
+	1300: {136, 144, 228, 288},
+	1700: {136, 144, 228, 288},
+	1800: {136, 144, 228, 292},
+	1905: {144, 152, 240, 308},
+}
+
+const ctlTime = 24
 
 // Control reads the cluster's pg_control, running or not.
 func (c *Cluster) Control() Control {
@@ -49,18 +55,31 @@ func ReadControl(dataDir string) (Control, error) {
 	if err != nil {
 		return Control{}, err
 	}
-	if len(data) < ctlCRCEnd {
+	if len(data) < 512 {
 		return Control{}, fmt.Errorf("%s has %d bytes", path, len(data))
 	}
 	le := binary.LittleEndian
-	ctl := Control{
-		SystemID: le.Uint64(data), ControlVersion: le.Uint32(data[8:]), CatalogVersion: le.Uint32(data[12:]),
+	version := le.Uint32(data[8:])
+	at, ok := controlOffsets[version]
+	if !ok {
+		return Control{}, fmt.Errorf("%s has control version %d, whose layout pgtest does not know", path, version)
+	}
+	return Control{
+		SystemID: le.Uint64(data), ControlVersion: version, CatalogVersion: le.Uint32(data[12:]),
 		State: le.Uint32(data[16:]), Checkpoint: le.Uint64(data[32:]), Redo: le.Uint64(data[40:]), TimeLineID: le.Uint32(data[48:]),
-		MinRecoveryPoint: le.Uint64(data[ctlMinRec:]), MinRecoveryPointTLI: le.Uint32(data[ctlMinRecTLI:]),
-		SegSize: le.Uint32(data[228:]), raw: data,
+		MinRecoveryPoint: le.Uint64(data[at.minRec:]), MinRecoveryPointTLI: le.Uint32(data[at.minRecTLI:]),
+		SegSize: le.Uint32(data[at.segSize:]), raw: data,
+	}, nil
+}
+
+// withoutTime is the file less what says when it was written, and less minRecoveryPoint and its timeline if so wanted.
+func (c Control) withoutTime(orMinRecovery bool) []byte {
+	at, raw := controlOffsets[c.ControlVersion], bytes.Clone(c.raw)
+	clear(raw[ctlTime : ctlTime+8])
+	clear(raw[at.crc : at.crc+4])
+	if orMinRecovery {
+		clear(raw[at.minRec : at.minRec+8])
+		clear(raw[at.minRecTLI : at.minRecTLI+4])
 	}
-	if ctl.ControlVersion != 1300 && ctl.ControlVersion != 1700 {
-		return Control{}, fmt.Errorf("%s has control version %d, whose layout pgtest does not know", path, ctl.ControlVersion)
-	}
-	return ctl, nil
+	return raw
 }

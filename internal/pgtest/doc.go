@@ -24,7 +24,7 @@
 // testing, so that programs can use it: see Run.
 //
 //	env.go         Env: where clusters live, which PostgreSQL; TB and Run
-//	bin.go         finding PostgreSQL's programs
+//	bin.go         which majors there are, and finding their programs
 //	exec.go        running programs as the right user; Result
 //	watchdog.go    nothing survives a killed test process
 //	cluster.go     Cluster: init, configuration, identity

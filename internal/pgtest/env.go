@@ -27,7 +27,8 @@ type TB interface {
 
 // Options choose where clusters live and which PostgreSQL they run. The zero value is right for most tests.
 type Options struct {
-	BinDir  string        // PostgreSQL's programs; default: see FindBinDir
+	BinDir  string        // PostgreSQL's programs; default: those of Major
+	Major   int           // default: see FindBinDir
 	Dir     string        // parent of the clusters' directory; default $PGTEST_DIR, else /tmp. At most 40 bytes: sockets live below it.
 	Timeout time.Duration // for each start, stop, wait and administrative program; default 3 minutes
 }
@@ -37,7 +38,7 @@ type Env struct {
 	tb      TB
 	ctx     context.Context
 	Root    string // owned by the user the servers run as
-	BinDir  string // PostgreSQL's programs
+	BinDir  string // PostgreSQL's programs, or at least the server's: see Bin
 	Major   int    // of the programs in BinDir
 	timeout time.Duration
 	user    *account // nil: servers run as the user of this process
@@ -63,7 +64,7 @@ func New(tb TB, opts ...Options) *Env {
 		e.timeout = 3 * time.Minute
 	}
 	var err error
-	if e.BinDir, e.Major, err = findPostgres(o.BinDir); err != nil {
+	if e.BinDir, e.Major, err = findPostgres(o.BinDir, o.Major); err != nil {
 		tb.Fatalf("pgtest: %v", err)
 	}
 	if e.user, err = serverAccount(); err != nil {
@@ -93,6 +94,12 @@ func New(tb TB, opts ...Options) *Env {
 	tb.Cleanup(func() { e.close(dog) })
 	e.mkdir(e.socketDir())
 	return e
+}
+
+// NewMajor is New for a given major.
+func NewMajor(tb TB, major int) *Env {
+	tb.Helper()
+	return New(tb, Options{Major: major})
 }
 
 func parentDir() string {

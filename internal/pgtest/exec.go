@@ -9,7 +9,6 @@ import (
 	"os"
 	"os/exec"
 	"os/user"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"syscall"
@@ -135,9 +134,6 @@ func (e *Env) run(program string, args ...string) *Result {
 	e.tb.Helper()
 	return e.MustExec(Cmd{Path: program, Args: args, Timeout: e.timeout})
 }
-
-// Bin is the path of one of PostgreSQL's programs.
-func (e *Env) Bin(program string) string { return filepath.Join(e.BinDir, program) }
 
 func (e *Env) command(ctx context.Context, c Cmd) *exec.Cmd {
 	path := c.Path

@@ -54,7 +54,8 @@ func (c *Cluster) sharedTablespaces() []string {
 	return targets
 }
 
-// tablespaceLinks maps the names in pg_tblspc to the targets of the links.
+// tablespaceLinks maps the names in pg_tblspc to the targets of the links; what is a directory there is part of the data
+// directory.
 func (c *Cluster) tablespaceLinks() map[string]string {
 	c.env.tb.Helper()
 	entries, err := os.ReadDir(c.Path("pg_tblspc"))
@@ -63,6 +64,9 @@ func (c *Cluster) tablespaceLinks() map[string]string {
 	}
 	links := map[string]string{}
 	for _, entry := range entries {
+		if entry.IsDir() {
+			continue
+		}
 		target, err := os.Readlink(c.Path("pg_tblspc", entry.Name()))
 		if err != nil {
 			c.env.tb.Fatalf("pgtest: %v", err)

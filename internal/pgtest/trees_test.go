@@ -27,7 +27,7 @@ func miniature(t *testing.T) string {
 	put(t, data, "pg_wal/000000010000000000000003", make([]byte, 1<<20))
 	control := make([]byte, 8192)
 	binary.LittleEndian.PutUint32(control[8:], 1300)
-	binary.LittleEndian.PutUint64(control[ctlMinRec:], 2<<20+3*treeBlock+100) // in segment 2
+	binary.LittleEndian.PutUint64(control[controlOffsets[1300].minRec:], 2<<20+3*treeBlock+100) // in segment 2
 	binary.LittleEndian.PutUint32(control[228:], 1<<20)
 	put(t, data, "global/pg_control", control)
 	must(t, os.Symlink(filepath.Join(top, "ts/one"), filepath.Join(data, "pg_tblspc/16400")))
@@ -167,9 +167,9 @@ func TestCompareTreesAllows(t *testing.T) {
 		liveOnly bool
 	}{
 		{"time in pg_control", func(t *testing.T, d string) { poke(t, d, "global/pg_control", ctlTime+2) }, false},
-		{"checksum of pg_control", func(t *testing.T, d string) { poke(t, d, "global/pg_control", ctlCRC+3) }, false},
-		{"minRecoveryPoint", func(t *testing.T, d string) { poke(t, d, "global/pg_control", ctlMinRec+2) }, true},
-		{"minRecoveryPointTLI", func(t *testing.T, d string) { poke(t, d, "global/pg_control", ctlMinRecTLI) }, true},
+		{"checksum of pg_control", func(t *testing.T, d string) { poke(t, d, "global/pg_control", controlOffsets[1300].crc+3) }, false},
+		{"minRecoveryPoint", func(t *testing.T, d string) { poke(t, d, "global/pg_control", controlOffsets[1300].minRec+2) }, true},
+		{"minRecoveryPointTLI", func(t *testing.T, d string) { poke(t, d, "global/pg_control", controlOffsets[1300].minRecTLI) }, true},
 		{"time in backup_label", func(t *testing.T, d string) { poke(t, d, "backup_label", 22+16) }, false},
 		{"WAL beyond minRecoveryPoint", func(t *testing.T, d string) {
 			poke(t, d, "pg_wal/000000010000000000000002", 3*treeBlock+100)

@@ -156,7 +156,7 @@ func (r *run) secondWALPass(
 		return history, nil
 	}
 	p := &plan.Plan{}
-	if tli := end.control.CurrentTLI(); tli != history.TLI() {
+	if tli := end.control.CurrentTLI(); tli > history.TLI() {
 		// The source was promoted meanwhile. Its new history file came after the listing.
 		var err error
 		if history, err = r.sourceHistory(ctx, tli); err != nil {
@@ -256,6 +256,7 @@ func (r *run) backupLabel(f *facts) pg.BackupLabel {
 		Checkpoint: f.scan.Checkpoint,
 		TLI:        f.scan.CheckpointTLI,
 		SegSize:    r.target.SegSize,
+		WideLSN:    r.target.Version.WideLSN,
 		Method:     pg.BackupMethodRewind,
 		From:       pg.BackupFromStandby,
 		StartTime:  now(),

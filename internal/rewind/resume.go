@@ -51,7 +51,10 @@ func (r *run) openPast() error {
 	f, err := os.Open(path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return r.refuseOrphan()
+		if err := r.refuseOrphan(); err != nil {
+			return err
+		}
+		return r.findRewound()
 	case err != nil:
 		return fault.Because(err, "could not open file \"%s\": %s", path, fault.M(err))
 	}
@@ -104,6 +107,29 @@ func (r *run) refuseOrphan() error {
 			"here, run it again. Otherwise put the journal back, or take a new base backup.", journal.Name, r.cfg.TargetDir))
 }
 
+// findRewound finds out whether the target is rewound already and no server has run on it since: somebody runs a command
+// again that was killed after its last step, or of which he did not see the end. It must not be recovered then: that would
+// end with a checkpoint on the source's timeline, in the place of what the source will log there.
+func (r *run) findRewound() error {
+	data, err := datadir.ReadFile(r.cfg.TargetDir, controlFile, 2*pg.ControlSize)
+	if err != nil {
+		return nil //nolint:nilerr // whoever reads it next says what is wrong
+	}
+	control, err := pg.DecodeControl(data)
+	if err != nil || control.State != pg.StateInArchiveRecovery {
+		return nil //nolint:nilerr // the same
+	}
+	label, err := r.readLabel()
+	if err != nil || label == nil {
+		return err
+	}
+	// A server that has begun to recover puts the label aside before it changes anything else.
+	if l, err := pg.ParseBackupLabel(label, control.SegSize); err == nil && l.Method == pg.BackupMethodRewind {
+		r.complete = control
+	}
+	return nil
+}
+
 // isStale tells by the control file that is there now whether a journal still speaks of this directory.
 func (r *run) isStale(p *interrupted) (bool, error) {
 	label, err := r.readLabel()
@@ -151,8 +177,8 @@ func (p *interrupted) complete(control []byte) bool {
 	return ok && finishing.Session == len(p.state.Sessions) && finishing.Value == uint64(pg.CRC32C(control))
 }
 
-// alreadyComplete deals with a target that was only not relieved of its journal: no server has run on it since. If the
-// source is still on the history that it was rewound to, nothing is left to be done.
+// alreadyComplete deals with a target that is rewound, but perhaps for the removal of its journal: no server has run on it
+// since. If the source is still on the history that it was rewound to, nothing is left to be done.
 func (r *run) alreadyComplete(ctx context.Context) (bool, error) {
 	if r.complete == nil {
 		return false, nil
@@ -183,7 +209,15 @@ func (r *run) alreadyComplete(ctx context.Context) (bool, error) {
 			return false, fault.Because(err, "could not synchronize file system for file \"%s\": %s", r.cfg.TargetDir, fault.M(err))
 		}
 	}
-	return true, r.dropJournal(target)
+	if r.staleJournal {
+		if err := r.dropJournal(target); err != nil {
+			return false, err
+		}
+	}
+	if r.cfg.WriteRecoveryConf {
+		return true, r.writeRecoverySettings(target)
+	}
+	return true, nil
 }
 
 // divergence is where the clusters parted, as it was found out when the target still had all of its WAL. The source may be
@@ -191,8 +225,11 @@ func (r *run) alreadyComplete(ctx context.Context) (bool, error) {
 func (p *interrupted) divergence(ctx context.Context, r *run) (divergence, error) {
 	facts := &p.state.Facts
 	d := divergence{rewindNeeded: true, targetHistory: p.history, lsn: facts.Divergence, end: facts.TargetEnd}
-	var err error
-	if d.sourceHistory, err = r.sourceHistory(ctx, r.sourceCtl.CurrentTLI()); err != nil {
+	tli, err := r.sourceTLI(ctx)
+	if err != nil {
+		return d, err
+	}
+	if d.sourceHistory, err = r.sourceHistory(ctx, tli); err != nil {
 		return d, err
 	}
 	_, lsn, ok := pg.CommonAncestor(d.sourceHistory, d.targetHistory)

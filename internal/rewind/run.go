@@ -185,6 +185,8 @@ func (r *run) verdict(ctx context.Context, err error) error {
 	}
 	outcome := Failed
 	switch {
+	case isLate(ctx):
+		outcome, err = Interrupted, late(err)
 	case ctx.Err() != nil:
 		outcome = Interrupted
 	case errors.Is(err, fetch.ErrSourceLost):
@@ -206,6 +208,28 @@ func (r *run) verdict(ctx context.Context, err error) error {
 		}
 	}
 	return outcome.Of(err)
+}
+
+// isLate reports whether the time given by --timeout is over. Who was told the deadline, as a connection is, may notice
+// before ctx does.
+func isLate(ctx context.Context) bool {
+	if err := ctx.Err(); err != nil {
+		return errors.Is(err, context.DeadlineExceeded)
+	}
+	deadline, limited := ctx.Deadline()
+	return limited && !time.Now().Before(deadline)
+}
+
+// late says so, and what it kept from being done.
+func late(err error) error {
+	said := fault.Because(err, "the time given by --timeout is over")
+	if !errors.Is(err, context.DeadlineExceeded) {
+		said.Detail = err.Error()
+	}
+	if inner := (*fault.Error)(nil); errors.As(err, &inner) {
+		said.Hint, said.Advice = inner.Hint, inner.Advice
+	}
+	return said
 }
 
 // halfRewound is the advice for a run that failed between the first write and the last.

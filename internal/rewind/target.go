@@ -153,6 +153,11 @@ func decodeControl(data []byte, side, where string) (*pg.Control, error) {
 	switch {
 	case err == nil:
 		return c, nil
+	case errors.As(err, &unknown) && unknown.PreRelease() != 0:
+		return nil, fault.Because(err, "clusters are not compatible with this version of pg_rewind").
+			Advise("The %s %s has pg_control version %d and catalog version %d. It may be a beta or release candidate of PostgreSQL %d other "+
+				"than the one this program knows. Use a newer fastrewind, or the pg_rewind that came with that server.",
+				side, where, unknown.ControlVersion, unknown.CatalogVersion, unknown.PreRelease())
 	case errors.As(err, &unknown):
 		return nil, fault.Because(err, "clusters are not compatible with this version of pg_rewind").
 			Advise("The %s %s has pg_control version %d and catalog version %d; this program knows the PostgreSQL majors %v only. "+

@@ -36,15 +36,30 @@ func (r *run) findDivergence(ctx context.Context) (divergence, error) {
 		}
 		return d, err
 	}
-	sourceTLI, targetTLI := r.sourceCtl.CurrentTLI(), r.target.CurrentTLI()
+	sourceTLI, err := r.sourceTLI(ctx)
+	if err != nil {
+		return divergence{}, err
+	}
+	targetTLI := r.target.CurrentTLI()
 	var d divergence
 	sourceHistory, targetHistory, err := r.histories(ctx, sourceTLI, targetTLI)
+	sameNumber := false
 	switch {
 	case sourceTLI == targetTLI && (errors.Is(err, fs.ErrNotExist) || err == nil && slices.Equal(sourceHistory, targetHistory)):
 		// The same number usually is the same timeline, and then the history files need not be there. But two servers
-		// that were promoted independently may have chosen the same one: then their histories differ.
-		r.rep.Info("source and target cluster are on the same timeline")
-		return d, nil
+		// that were promoted independently may have chosen the same one: then their histories differ; or, if that was at the
+		// same place, what they wrote there.
+		same := true
+		if err == nil {
+			if same, err = r.sameBeginning(ctx, sourceHistory); err != nil {
+				return d, err
+			}
+		}
+		if same {
+			r.rep.Info("source and target cluster are on the same timeline")
+			return d, nil
+		}
+		sameNumber = true
 	case err != nil:
 		return d, err
 	}
@@ -56,6 +71,9 @@ func (r *run) findDivergence(ctx context.Context) (divergence, error) {
 	if !ok {
 		return d, NotRewindable.Of(fault.New("could not find common ancestor of the source and target cluster's timelines").
 			Advise("The source is on timeline %d, the target on %d, and their history files have no timeline in common.", sourceTLI, targetTLI))
+	}
+	if sameNumber {
+		index, lsn = index-1, d.targetHistory[index].Begin
 	}
 	d.lsn = lsn
 	r.rep.Info("servers diverged at WAL location %v on timeline %d", lsn, d.targetHistory[index].TLI)
@@ -74,6 +92,48 @@ func (r *run) findDivergence(ctx context.Context) (divergence, error) {
 		r.warnOfUnreplayedWAL(ctx, d)
 	}
 	return d, nil
+}
+
+// sourceTLI is the source's timeline.
+//
+// A standby that has just begun to follow a new one says so nowhere in its control file, until it has written a page that is
+// newer than the fork. But it has fetched the history files, and the newest that its own timeline leads to is the one it
+// follows: those of timelines that number on, as the server looks for them (findNewestTimeLine, timeline.c), each forking
+// off no earlier than where the standby's pages are.
+func (r *run) sourceTLI(ctx context.Context) (pg.TLI, error) {
+	tli := r.sourceCtl.CurrentTLI()
+	switch r.sourceCtl.State {
+	case pg.StateInArchiveRecovery, pg.StateShutdownedInRecovery:
+	default:
+		return tli, nil
+	}
+	reached := max(r.sourceCtl.CheckPoint, r.sourceCtl.MinRecoveryPoint)
+	for next := tli + 1; next-r.sourceCtl.CurrentTLI() <= maxNewTimelines; next++ {
+		h, err := r.sourceHistory(ctx, next)
+		if errors.Is(err, fs.ErrNotExist) {
+			return tli, nil
+		}
+		if err != nil {
+			return 0, err
+		}
+		if follows(h, r.sourceCtl.CurrentTLI(), reached) {
+			tli = next
+		}
+	}
+	return tli, nil
+}
+
+// maxNewTimelines bounds how far a source is asked for history files.
+const maxNewTimelines = 1000
+
+// follows reports whether a history goes along a timeline up to an LSN, and then leaves it.
+func follows(h pg.History, tli pg.TLI, lsn pg.LSN) bool {
+	for _, s := range h {
+		if s.TLI == tli {
+			return s.End >= lsn && s.End != 0
+		}
+	}
+	return false
 }
 
 // warnOfUnreplayedWAL looks whether a stopped standby has received WAL beyond the divergence that it has not replayed yet.
