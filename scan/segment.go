@@ -148,6 +148,33 @@ func LastRecordEnd(ctx context.Context, segs Segments, format wal.Format, histor
 	return limit, ctx.Err()
 }
 
+// CheckSegment reads all records that begin in a segment, up to limit, for the sake of their checksums. The last one may go on
+// in a segment that nobody has at hand: what is in this one of it is then not checked, and neither is what begins it.
+func CheckSegment(
+	ctx context.Context, segs Segments, format wal.Format, history pg.History, seg pg.SegNo, limit pg.LSN,
+) error {
+	start := seg.Start(format.SegSize)
+	limit = min(limit, (seg + 1).Start(format.SegSize))
+	s := &cutStretch{
+		stretch: stretch{ctx: ctx, segs: segs, history: history, segSize: format.SegSize},
+		end:     (limit + pg.WALBlockSize - 1) &^ (pg.WALBlockSize - 1),
+	}
+	defer s.Close()
+	r := wal.NewReader(format, s)
+	_, err := r.SeekFirst(start, s.end)
+	at := start
+	var rec wal.Record
+	for err == nil && r.Pos() < limit {
+		at = r.Pos()
+		err = r.Next(&rec)
+	}
+	var we *wal.Error
+	if err == nil || errors.As(err, &we) && we.Kind == wal.EndOfWAL {
+		return nil
+	}
+	return readError("could not read WAL record", at, err)
+}
+
 // cutStretch is a stretch that ends at end, a page's start.
 type cutStretch struct {
 	stretch

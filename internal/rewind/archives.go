@@ -29,6 +29,7 @@ func (r *run) openArchives(ctx context.Context) ([]archive.Fetcher, error) {
 		TargetDir:      r.cfg.TargetDir,
 		Cluster:        layout.Cluster{SystemID: r.target.SystemID, Major: r.target.Version.Major, SegSize: r.target.SegSize},
 		Concurrency:    r.cfg.ArchiveJobs,
+		StallTimeout:   r.cfg.StallTimeout,
 		Retried: func(e object.Retry) {
 			r.rep.Debug("attempt %d to read %s failed, trying again in %v: %s", e.Attempt, e.Path, e.Wait, e.Reason)
 			r.wal.meter.retried()

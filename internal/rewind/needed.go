@@ -13,6 +13,7 @@ import (
 	"github.com/fastrewind/fastrewind/internal/fault"
 	"github.com/fastrewind/fastrewind/internal/pg"
 	"github.com/fastrewind/fastrewind/internal/plan"
+	"github.com/fastrewind/fastrewind/scan"
 )
 
 // walSegment is one segment along a history.
@@ -67,17 +68,20 @@ func (r *run) findNeededWAL(ctx context.Context, f *facts, p *plan.Plan, div div
 		wanted[s] = true
 	}
 	r.wal.retainAlso(func(tli pg.TLI, seg pg.SegNo) bool { return wanted[walSegment{tli, seg}] })
+	fetched := &walStores{store: r.wal.spool}
 	errs := make([]error, len(missing))
 	g, gctx := errgroup.WithContext(ctx)
 	g.SetLimit(r.cfg.ArchiveJobs)
 	for i, s := range missing {
 		g.Go(func() error {
 			opened, err := r.wal.spool.Open(gctx, s.tli, s.seg)
-			if err != nil {
-				errs[i] = err
-				return gctx.Err()
+			if err == nil {
+				_ = opened.Close() // only read from
+				// Nobody reads it before the rewound server does.
+				err = scan.CheckSegment(gctx, fetched, r.format(), div.sourceHistory, s.seg, f.sourceEnd)
 			}
-			return opened.Close()
+			errs[i] = err
+			return gctx.Err()
 		})
 	}
 	if err := g.Wait(); err != nil {

@@ -8,6 +8,7 @@
 //	target.go     the target before anything is decided: stopped, recovered, its control file
 //	source.go     the source: a directory or a server, and whether the two fit together
 //	timelines.go  where the two histories part, and where the target's WAL ends
+//	samenumber.go two timelines of one number
 //	wal.go        where WAL comes from: pg_wal, archives, restore_command
 //	gather.go     the target's WAL and both listings, read side by side
 //	preflight.go  what would fail later, found before anything is touched
