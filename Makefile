@@ -52,6 +52,10 @@ test-minio: ## the tests that need an S3 server, with MinIO instead, which takes
 soak: ## random workloads, divergences, kills and resumes for MINUTES (10), comparing data each round
 	scripts/soak $(or $(MINUTES),10)
 
+.PHONY: survival
+survival: ## 200 rewinds killed at random and gone on with, on real servers
+	FASTREWIND_SURVIVAL_ROUNDS=100 scripts/test -count=1 -timeout 60m -run 'TestSurvival/killed,' ./internal/survival
+
 .PHONY: race
 race: ## unit tests with the race detector
 	scripts/test -race -short -count=1 -timeout $(TIMEOUT) $(ARGS) $(PKG)
