@@ -27,9 +27,10 @@ build: ## build bin/fastrewind, one static program
 	CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=$(VCS) -o bin/fastrewind ./cmd/fastrewind
 
 .PHONY: deps
-deps: ## install what is missing: PostgreSQL 15, a C compiler, make, the archivers that tests use
+deps: ## install what is missing: PostgreSQL 15, a C compiler, make, archivers and HA managers for tests
 	scripts/install-deps
 	scripts/install-archivers
+	scripts/install-managers
 
 .PHONY: demo
 demo: ## a failover, a divergence and a rewind on real servers, from nothing

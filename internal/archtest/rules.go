@@ -86,7 +86,7 @@ var Arrows = Rules{
 		{"internal/survival", []string{"internal/pgtest"}, "it looks at the program from outside, as a user does"},
 		{"internal/trouble", []string{"internal/pgtest"}, "it looks at the program from outside, as a user does"},
 		{"internal/soak", []string{"internal/pgtest"}, "it looks at the program from outside, as a user does"},
-		{"internal/managers", []string{"internal/pgtest"}, "it looks at the program from outside, as a user does"},
+		{"internal/managers", []string{"internal/pgtest", "internal/s3test"}, "it looks at the program from outside, as a user does"},
 		{"internal/archivelive", []string{"internal/pgtest", "internal/s3test"}, "it looks at the program from outside, as a user does"},
 		{"bench", []string{"internal/pgtest", "internal/s3test"}, "it runs both programs as processes and measures nothing from within"},
 	},
