@@ -47,7 +47,7 @@ s3server: ## build the S3 server that tests run, into .cache
 .PHONY: test-minio
 test-minio: ## the tests that need an S3 server, with MinIO instead, which takes minutes to build
 	scripts/install-s3server minio
-	FASTREWIND_TEST_S3=minio scripts/test -count=1 -timeout $(TIMEOUT) ./archive/object ./internal/s3test
+	FASTREWIND_TEST_S3=minio scripts/test -count=1 -timeout $(TIMEOUT) ./archive/object ./archive/layout ./internal/s3test ./internal/archivelive
 
 .PHONY: soak
 soak: ## random workloads, divergences, kills and resumes for MINUTES (10), comparing data each round
