@@ -80,6 +80,18 @@ check: lint build test race fuzz demo ## all of the above
 bench: ## fastrewind against pg_rewind on identical copies; about 20 GB of disk; ARGS='-scenario dir -scale 3/1.75 -runs 5'
 	$(GO) run ./bench $(ARGS)
 
+.PHONY: dist
+dist: ## programs, deb, rpm, manual, SBOM for amd64 and arm64, in dist
+	scripts/dist
+
+.PHONY: test-dist
+test-dist: ## build dist twice, in different directories, and compare every byte
+	scripts/test-dist
+
+.PHONY: test-deb
+test-deb: ## install the deb from dist into a clean Debian (debootstrap; root) and run the demo there
+	scripts/test-deb dist/fastrewind_*_$$(dpkg --print-architecture).deb
+
 .PHONY: clean
 clean: ## remove what was built
-	rm -rf bin .cache
+	rm -rf bin .cache dist
