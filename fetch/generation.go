@@ -39,7 +39,7 @@ func (g Generation) String() string {
 // fetched. Starting anew, from the listing on, can go on from there.
 //
 // With different timelines, the new server left the old one's history: blocks that were fetched may hold changes that it
-// never had, and its replay will not touch them. With equal ones it is another standby, which may not have received what
+// never had, and its replay will not touch them. With equal ones it is another server, and one of the two is or was a standby, which may not have received what
 // the lost one had.
 type SourceChangedError struct {
 	Old, New pg.TLI
@@ -47,7 +47,7 @@ type SourceChangedError struct {
 
 func (e *SourceChangedError) Error() string {
 	if e.Old == e.New {
-		return fmt.Sprintf("source server was replaced by another standby on timeline %d", e.New)
+		return fmt.Sprintf("source server was replaced by another server on timeline %d", e.New)
 	}
 	return fmt.Sprintf("source server has changed from timeline %d to timeline %d", e.Old, e.New)
 }

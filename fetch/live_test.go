@@ -396,23 +396,16 @@ func TestFailover(t *testing.T) {
 		b.Start()
 	})
 	t.Run("standby to its primary", func(t *testing.T) {
+		// It may have been promoted without our noticing, and have given pages of a timeline that the primary knows nothing of.
 		s := connectWith(t, hosts("any", b, a), Options{RetryFor: time.Minute})
-		before, err := s.PageBound(t.Context())
-		if err != nil {
-			t.Fatal(err)
-		}
-		if _, err := big.fetch(t.Context(), s, func(i int) {
+		n, err := big.fetch(t.Context(), s, func(i int) {
 			if i == 10 {
 				b.Kill9()
 			}
-		}); err != nil {
-			t.Errorf("%v", err)
-		}
-		if g := s.Generation(); g.Number != 2 || !g.Elsewhere || g.InRecovery || g.Host != address(a) {
-			t.Errorf("%+v", g)
-		}
-		if after, err := s.PageBound(t.Context()); err != nil || after < before {
-			t.Errorf("%v, then %v, %v", before, after, err)
+		})
+		var changed *SourceChangedError
+		if !errors.As(err, &changed) || *changed != (SourceChangedError{1, 1}) || n < 10 {
+			t.Errorf("after %d: %v", n, err)
 		}
 		b.Start()
 	})
