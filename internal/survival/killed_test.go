@@ -17,7 +17,7 @@ import (
 // roundsVariable is how many rewinds are killed at random from each source.
 const (
 	roundsVariable = "FASTREWIND_SURVIVAL_ROUNDS"
-	defaultRounds  = 8
+	defaultRounds  = 4
 )
 
 func (s *stage) rounds() int {
