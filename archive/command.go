@@ -264,7 +264,8 @@ func reveal(err error) {
 }
 
 // tools are the programs in a restore_command whose exit status tells a segment that the archive does not have from an
-// error. Found with the tools themselves: WAL-G 3.0.9, pgBackRest 2.45, Barman 3.4.0.
+// error. What a missing segment gives was seen with WAL-G 3.0.9, pgBackRest 2.45 and barman-cloud 3.4.0; barman-wal-restore was
+// not run, nor were Barman's other statuses.
 var tools = map[string]func(status int) bool{
 	"wal-g":                    func(s int) bool { return s == 74 }, // EX_IOERR; 1 is any error
 	"pgbackrest":               func(s int) bool { return s == 1 },  // 25 to 125 are errors, such as 103

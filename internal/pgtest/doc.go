@@ -28,6 +28,7 @@
 //	exec.go        running programs as the right user; Result
 //	watchdog.go    nothing survives a killed test process
 //	cluster.go     Cluster: init, configuration, identity
+//	process.go     programs that a test starts and does not wait for
 //	server.go      start, stop, kill -9, freeze single server processes
 //	standby.go     base backup, promotion, following, waiting
 //	copydir.go     identical copies of a stopped cluster

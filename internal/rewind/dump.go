@@ -1,7 +1,9 @@
 package rewind
 
 import (
+	"errors"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 
@@ -16,15 +18,14 @@ func DumpJournal(w io.Writer, dir string) error {
 	if info, err := os.Stat(dir); err == nil && info.IsDir() {
 		path = filepath.Join(dir, journal.Name)
 	}
-	f, err := os.Open(path)
+	f, size, err := openSized(path)
+	var said *fault.Error
+	if errors.Is(err, fs.ErrNotExist) && errors.As(err, &said) {
+		return said.Advise("No rewind of this directory is unfinished, or it is not the data directory.")
+	}
 	if err != nil {
-		return fault.Because(err, "could not open file \"%s\": %s", path, fault.M(err)).
-			Advise("No rewind of this directory is unfinished, or it is not the data directory.")
+		return err
 	}
 	defer func() { _ = f.Close() }() // only read from
-	info, err := f.Stat()
-	if err != nil {
-		return fault.Because(err, "could not stat file \"%s\": %s", path, fault.M(err))
-	}
-	return journal.Dump(w, f, info.Size())
+	return journal.Dump(w, f, size)
 }

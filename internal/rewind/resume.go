@@ -47,23 +47,13 @@ type limit struct {
 // openPast looks for the journal of an interrupted run. It is put aside, with a word, if the target has been finished or
 // started since: then it says nothing about what is there now.
 func (r *run) openPast() error {
-	path := filepath.Join(r.cfg.TargetDir, journal.Name)
-	f, err := os.Open(path)
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
+	state, path, err := loadJournal(r.cfg.TargetDir)
+	if errors.Is(err, fs.ErrNotExist) {
 		if err := r.refuseOrphan(); err != nil {
 			return err
 		}
 		return r.findRewound()
-	case err != nil:
-		return fault.Because(err, "could not open file \"%s\": %s", path, fault.M(err))
 	}
-	defer func() { _ = f.Close() }() // only read from
-	info, err := f.Stat()
-	if err != nil {
-		return fault.Because(err, "could not stat file \"%s\": %s", path, fault.M(err))
-	}
-	state, err := journal.Load(f, info.Size())
 	if damaged := (*journal.DamagedError)(nil); errors.As(err, &damaged) {
 		return NotRewindable.Of(err)
 	}
@@ -94,6 +84,32 @@ func (r *run) openPast() error {
 	r.rep.Note("an earlier rewind of this target was interrupted; going on with it (divergence at %v, checkpoint at %v)",
 		state.Facts.Divergence, state.Facts.Checkpoint)
 	return nil
+}
+
+// loadJournal reads the journal of a data directory. That there is none is said by an error that is fs.ErrNotExist.
+func loadJournal(dir string) (state *journal.State, path string, err error) {
+	path = filepath.Join(dir, journal.Name)
+	f, size, err := openSized(path)
+	if err != nil {
+		return nil, path, err
+	}
+	defer func() { _ = f.Close() }() // only read from
+	state, err = journal.Load(f, size)
+	return state, path, err
+}
+
+// openSized opens a file for reading and gives its size in bytes. Errors are *fault.Error.
+func openSized(path string) (*os.File, int64, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, 0, fault.Because(err, "could not open file \"%s\": %s", path, fault.M(err))
+	}
+	info, err := f.Stat()
+	if err != nil {
+		_ = f.Close() // only read from
+		return nil, 0, fault.Because(err, "could not stat file \"%s\": %s", path, fault.M(err))
+	}
+	return f, info.Size(), nil
 }
 
 // refuseOrphan refuses a half-rewound target whose journal somebody has removed.

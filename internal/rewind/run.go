@@ -10,12 +10,15 @@
 //	timelines.go  where the two histories part, and where the target's WAL ends
 //	samenumber.go two timelines of one number
 //	wal.go        where WAL comes from: pg_wal, archives, restore_command
+//	archives.go   the archives that are read directly
 //	gather.go     the target's WAL and both listings, read side by side
 //	preflight.go  what would fail later, found before anything is touched
 //	needed.go     the WAL that the rewound server will want first, and where it is
 //	resume.go     the journal: what an interrupted run has left, and what of it may be left as it is
 //	undo.go       what is overwritten or removed is saved if the user wants it, and put back
 //	guard.go      no server starts on a half-rewound target
+//	dump.go       the journal for people
+//	seam.go       where tests put another file system
 //	finish.go     the second WAL pass, backup_label, recovery settings, pg_control
 //
 // Where stock pg_rewind prints a message, its words are used, in its order (pg_rewind.c, main).

@@ -5,8 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
-	"path/filepath"
 	"slices"
 
 	"github.com/fastrewind/fastrewind/copier"
@@ -161,20 +159,10 @@ func keptUndo(state *journal.State) bool {
 
 // checkKept refuses to undo what an interrupted rewind has done if one of its sessions has not saved what it overwrote.
 func checkKept(targetDir string) error {
-	path := filepath.Join(targetDir, journal.Name)
-	f, err := os.Open(path)
+	state, _, err := loadJournal(targetDir)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil // finished, or an undo was begun
 	}
-	if err != nil {
-		return fault.Because(err, "could not open file \"%s\": %s", path, fault.M(err))
-	}
-	defer func() { _ = f.Close() }() // only read from
-	info, err := f.Stat()
-	if err != nil {
-		return fault.Because(err, "could not stat file \"%s\": %s", path, fault.M(err))
-	}
-	state, err := journal.Load(f, info.Size())
 	if err != nil {
 		return err
 	}

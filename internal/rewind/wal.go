@@ -19,7 +19,6 @@ type walStores struct {
 	spool  *archive.Spool // nil: there is no archive
 	store  archive.Store
 	places []*place.Place // the archives that are read directly
-	ahead  *archive.Ahead // while the target's WAL is scanned; nil otherwise
 	done   func()         // with the output of restore_command; may be nil
 	meter  *walMeter
 
@@ -93,17 +92,16 @@ func (w *walStores) lookAhead(ctx context.Context, d divergence, segSize uint32,
 	if w.spool == nil {
 		return func() {}
 	}
-	w.ahead = archive.NewAhead(ctx, archive.AheadConfig{
+	ahead := archive.NewAhead(ctx, archive.AheadConfig{
 		Chain: archive.Chain{w.local, w.spool}, Local: w.local, Spool: w.spool,
 		Expect: archive.Descending(d.targetHistory, segSize, (d.end - 1).Seg(segSize), d.lsn.Seg(segSize), 1),
 		Window: 2 * jobs, Speculative: jobs,
 	})
 	before := w.store
-	w.store = w.ahead
+	w.store = ahead
 	return func() {
 		w.store = before
-		w.ahead.Stop()
-		w.ahead = nil
+		ahead.Stop()
 	}
 }
 
