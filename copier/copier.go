@@ -1,7 +1,7 @@
 // Package copier carries a plan out: it pulls bytes from a Source and puts them, and nothing else, into the target.
 //
-//	producer   cuts the plan's spans into batches of ranges, closes the channel at the end
-//	workers    take a batch each, ask the source for it, write every chunk as it arrives
+//	workers    cut a batch of ranges off the plan's spans, a file each as long as there are enough, ask the source for it,
+//	           write every chunk as it arrives
 //	flushers   start the writeback of what a batch has put into a file, complete the file after its last chunk
 //	syncer     takes the complete files, still open, and fsyncs them in groups
 //	teller     tells whoever wants to know which files are durable
@@ -95,8 +95,8 @@ func (o Options) withDefaults() Options {
 		o.OpenFiles = 256
 	}
 	// An incomplete file needs a descriptor, and no worker may wait for one that only another waiting worker could free.
-	// Incomplete are at most: for each job the first and the last file of its batch and the one being written, and the
-	// one cut by the last batch taken. (Those that wait for a flusher go on by themselves.) The syncer lets complete files
+	// Incomplete are at most: for each job the first and the last file of its batch and the one being written, the last
+	// being the one its next batch begins with. (Those that wait for a flusher go on by themselves.) The syncer lets complete files
 	// gather up to half of OpenFiles; with 8 for each job the other half is enough.
 	o.OpenFiles = max(o.OpenFiles, 8*o.Jobs)
 	if o.Progress == nil {

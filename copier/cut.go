@@ -1,7 +1,7 @@
 package copier
 
 import (
-	"context"
+	"sync"
 
 	"github.com/fastrewind/fastrewind/internal/pg"
 	"github.com/fastrewind/fastrewind/internal/plan"
@@ -19,59 +19,97 @@ func (b *batch) reset() {
 	b.ranges, b.files, b.bytes = b.ranges[:0], b.files[:0], 0
 }
 
-// produce cuts the actions' spans into batches, in the actions' order, and closes out. A batch comes from free and is
-// sent back there by the worker, so there are never more than free was filled with.
-func (r *run) produce(ctx context.Context, actions []plan.Action, out chan<- *batch, free <-chan *batch) error {
-	defer close(out)
-	var b *batch
-	send := func() error {
-		select {
-		case out <- b:
-			b = nil
-			return nil
-		case <-ctx.Done():
-			return context.Cause(ctx)
+func (b *batch) full(o *Options) bool {
+	return len(b.ranges) >= o.BatchRanges || b.bytes >= o.BatchBytes
+}
+
+// cutter cuts the actions' spans into batches, as the workers ask for them.
+//
+// A worker stays with a file until it is copied, and goes on to one that nobody has begun; only when there is none does
+// it help with the file of which most is left. Two writers of one file wait for each other (the inode's lock is held
+// over each write, and the bytes go through a core that does not have them): on two cores, scattered blocks of 8 kB were
+// copied 1.5 times as fast with a file for each. It also means that files are complete, and so durable, early.
+type cutter struct {
+	run *run
+
+	mu      sync.Mutex
+	actions []plan.Action // not begun, in the plan's order
+	current []cursor      // by worker
+}
+
+// cursor is where a worker is in a file.
+type cursor struct {
+	action *plan.Action // nil before the first
+	file   *file
+	spans  []plan.Span // to be asked for, the first not before begin; the plan's, so not to be changed
+	begin  int64
+	left   int64 // in bytes
+}
+
+func (r *run) newCutter(actions []plan.Action) *cutter {
+	return &cutter{run: r, actions: actions, current: make([]cursor, r.opts.Jobs)}
+}
+
+// next fills the worker's batch. It is left empty if nothing is to be asked for any more.
+func (c *cutter) next(worker int, b *batch) {
+	b.reset()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	own := &c.current[worker]
+	for {
+		c.take(own, b)
+		if b.full(&c.run.opts) || !c.begin(own) {
+			break
 		}
 	}
-	for i := range actions {
-		a := &actions[i]
-		spans := r.spans(a)
-		n := 0
-		for _, s := range spans {
-			n += int((s.Length-1)/r.chunkBytes(a) + 1) // a listing may claim any size; this cannot overflow
+	if len(b.ranges) > 0 {
+		return
+	}
+	most := own
+	for i := range c.current {
+		if c.current[i].left > most.left {
+			most = &c.current[i]
 		}
-		if n == 0 {
+	}
+	c.take(most, b)
+}
+
+// begin puts the cursor on the first file that nobody has begun and of which anything is to be asked for.
+func (c *cutter) begin(at *cursor) bool {
+	for len(c.actions) > 0 {
+		a := &c.actions[0]
+		c.actions = c.actions[1:]
+		*at = cursor{action: a, spans: c.run.spans(a)}
+		n := 0
+		for _, s := range at.spans {
+			n += int((s.Length-1)/c.run.chunkBytes(a) + 1) // a listing may claim any size; this cannot overflow
+			at.left += s.Length
+		}
+		if n > 0 {
+			at.file, at.begin = c.run.newFile(a, n), at.spans[0].Offset
+			return true
+		}
+	}
+	return false
+}
+
+// take moves ranges from the cursor into b, until one of them is at its end.
+func (c *cutter) take(at *cursor, b *batch) {
+	for len(at.spans) > 0 && !b.full(&c.run.opts) {
+		a, s := at.action, at.spans[0]
+		length := min(s.Offset+s.Length-at.begin, c.run.chunkBytes(a))
+		b.ranges = append(b.ranges, pg.FileRange{Path: a.Path, Offset: at.begin, Length: length})
+		b.files = append(b.files, at.file)
+		b.bytes += min(length, max(a.SourceSize-at.begin, 0))
+		at.begin += length
+		at.left -= length
+		if at.begin < s.Offset+s.Length {
 			continue
 		}
-		f := r.newFile(a, n)
-		for _, s := range spans {
-			for s.Length > 0 {
-				if b == nil {
-					select {
-					case b = <-free:
-						b.reset()
-					case <-ctx.Done():
-						return context.Cause(ctx)
-					}
-				}
-				length := min(s.Length, r.chunkBytes(a))
-				b.ranges = append(b.ranges, pg.FileRange{Path: a.Path, Offset: s.Offset, Length: length})
-				b.files = append(b.files, f)
-				b.bytes += min(length, max(a.SourceSize-s.Offset, 0))
-				s.Offset += length
-				s.Length -= length
-				if len(b.ranges) >= r.opts.BatchRanges || b.bytes >= r.opts.BatchBytes {
-					if err := send(); err != nil {
-						return err
-					}
-				}
-			}
+		if at.spans = at.spans[1:]; len(at.spans) > 0 {
+			at.begin = at.spans[0].Offset
 		}
 	}
-	if b != nil {
-		return send()
-	}
-	return nil
 }
 
 // spans are the bytes to ask for. Of a whole file that is at least plan.MinWholeFile, even of one that was listed as

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"io/fs"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/fastrewind/fastrewind/internal/fault"
 	"github.com/fastrewind/fastrewind/internal/fsx"
 	"github.com/fastrewind/fastrewind/internal/pg"
@@ -116,23 +118,43 @@ func (c *Copier) truncateGroup(ctx context.Context, actions []plan.Action) (err 
 	return c.syncGroup(ctx, len(files), func(i int) error { return c.syncFile(files[i], names[i]) })
 }
 
-// remove removes what the source has not, in the plan's order, which is what is inside a directory first.
+// remove removes what the source has not, in the plan's order, which is what is inside a directory first. Files that
+// follow each other go side by side: to free a large file's pages and extents takes the kernel longer than one would
+// think (a tenth of a rewind from a directory, for 2 GB of diverged WAL), and needs no lock of the directory.
 func (c *Copier) remove(ctx context.Context, actions []plan.Action) error {
-	for i := range actions {
-		if err := ctx.Err(); err != nil {
+	for len(actions) > 0 {
+		n := 0
+		for n < len(actions) && actions[n].Type == pg.RegularFile {
+			n++
+		}
+		n = max(n, 1)
+		g, groupCtx := errgroup.WithContext(ctx)
+		g.SetLimit(c.opts.Jobs)
+		for i := range actions[:n] {
+			g.Go(func() error {
+				if err := groupCtx.Err(); err != nil {
+					return err
+				}
+				return c.removePlanned(&actions[i])
+			})
+		}
+		if err := g.Wait(); err != nil {
 			return err
 		}
-		a := &actions[i]
-		err := c.removeEntry(a.Path, a.Type)
-		if errors.Is(err, fs.ErrNotExist) {
-			continue // somebody else was faster: a prefetching archiver, say; stock fails
-		}
-		if err != nil {
-			return err
-		}
+		actions = actions[n:]
+	}
+	return ctx.Err()
+}
+
+func (c *Copier) removePlanned(a *plan.Action) error {
+	err := c.removeEntry(a.Path, a.Type)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil // somebody else was faster: a prefetching archiver, say; stock fails
+	}
+	if err == nil {
 		c.count(func(s *Stats) { s.Removed++ })
 	}
-	return nil
+	return err
 }
 
 // removeEntry removes one path and notes the directories. The error has fs.ErrNotExist in it if there was none.

@@ -40,27 +40,24 @@ func (c *Copier) copyAll(ctx context.Context, src Source, actions []plan.Action)
 		open:   map[*file]struct{}{},
 	}
 	r.durable.news = make(chan struct{}, 1)
-	batches := make(chan *batch)
-	free := make(chan *batch, 2*c.opts.Jobs+1)
-	for range cap(free) {
-		free <- new(batch)
-	}
+	cut := r.newCutter(actions)
 	var lastByte time.Time
 
 	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return r.produce(ctx, actions, batches, free) })
 	var workers sync.WaitGroup
 	workers.Add(c.opts.Jobs)
-	for range c.opts.Jobs {
+	for i := range c.opts.Jobs {
 		g.Go(func() error {
 			defer workers.Done()
-			for b := range batches {
-				if err := r.copyBatch(ctx, b); err != nil {
+			var b batch
+			for {
+				if cut.next(i, &b); len(b.ranges) == 0 {
+					return nil
+				}
+				if err := r.copyBatch(ctx, &b); err != nil {
 					return err
 				}
-				free <- b
 			}
-			return nil
 		})
 	}
 	g.Go(func() error {
