@@ -157,18 +157,28 @@ func (m *BlockMap) overflow() error {
 // Inserter notes blocks in a BlockMap. It remembers where it was last, which is where most records go. One per
 // goroutine.
 type Inserter struct {
-	m      *BlockMap
-	recent [256]struct {
+	m         *BlockMap
+	last      pg.Rel // noted last, with lastBlock; neighbouring records often change the same block
+	lastBlock pg.BlockNo
+	recent    [256]struct {
 		file pg.RelFile
 		set  *blockSet
 	}
 }
 
 // NewInserter makes an Inserter into m.
-func (m *BlockMap) NewInserter() *Inserter { return &Inserter{m: m} }
+func (m *BlockMap) NewInserter() *Inserter { return &Inserter{m: m, lastBlock: noBlock} }
+
+// noBlock is a block number that no block has (InvalidBlockNumber, block.h), so a record with it is as good as refused:
+// plan.Make finds no such file.
+const noBlock = ^pg.BlockNo(0)
 
 // Add notes a block of a relation's main fork.
 func (in *Inserter) Add(rel pg.Rel, block pg.BlockNo) {
+	if block == in.lastBlock && rel == in.last {
+		return
+	}
+	in.last, in.lastBlock = rel, block
 	f := pg.RelFile{Rel: rel, Segment: uint32(block) / pg.RelSegBlocks}
 	slot := &in.recent[stripeOf(f)%uint32(len(in.recent))]
 	if slot.set == nil || slot.file != f {

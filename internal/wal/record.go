@@ -145,9 +145,46 @@ func (c *cursor) u32() uint32 {
 	return v
 }
 
+// The one block reference of a plain record, without image, in bytes, and the main data's short header behind it.
+const (
+	plainBlockBytes = 1 + 1 + 2 + 12 + 4
+	plainHeadBytes  = recordHeaderSize + plainBlockBytes + 2
+)
+
+// decodePlain decodes what most records are that are not images: a reference to block 0 with its relation and without an
+// image, and short main data. It reports whether the record is one and has nothing wrong; whatever it refuses is for
+// decodeAny to decode, or to name what is wrong. In WAL of small records that is a fifth of the scan's time.
+func decodePlain(r *Record, head []byte) bool {
+	if len(head) < plainHeadBytes || len(head) != int(r.TotalLen) {
+		return false
+	}
+	h := head[recordHeaderSize:plainHeadBytes:plainHeadBytes]
+	le := binary.LittleEndian
+	forkFlags, dataLen, mainLen := h[1], int(le.Uint16(h[2:])), int(h[plainBlockBytes+1])
+	hasData := forkFlags&blockHasData != 0
+	if h[0] != 0 || forkFlags&(blockHasImage|blockSameRelation) != 0 || h[plainBlockBytes] != idMainShort ||
+		hasData != (dataLen != 0) || plainHeadBytes+dataLen+mainLen != len(head) {
+		return false
+	}
+	ref := &r.blocks[0]
+	ref.Rel.Tablespace, ref.Rel.Database = pg.Oid(le.Uint32(h[4:])), pg.Oid(le.Uint32(h[8:]))
+	ref.Rel.Number, ref.Block = pg.RelNumber(le.Uint32(h[12:])), pg.BlockNo(le.Uint32(h[16:]))
+	ref.Fork, ref.HasImage, ref.WillInit = pg.Fork(forkFlags&forkMask), false, forkFlags&blockWillInit != 0
+	r.Blocks = r.blocks[:1]
+	r.MainLen, r.Main = uint32(mainLen), head[len(head)-mainLen:]
+	return true
+}
+
 // decode fills everything of r that comes after the header, from head: the whole record, or at least its first
 // headBytes bytes. The checks are those of DecodeXLogRecord, in its order.
 func (f *Format) decode(r *Record, head []byte) *Error {
+	if decodePlain(r, head) {
+		return nil
+	}
+	return f.decodeAny(r, head)
+}
+
+func (f *Format) decodeAny(r *Record, head []byte) *Error {
 	at := r.LSN
 	var c cursor
 	c.b, c.off, c.left = head, recordHeaderSize, int64(r.TotalLen)-recordHeaderSize
