@@ -49,8 +49,12 @@ type Options struct {
 	Jobs        int   // workers, and so calls of Source.Fetch at a time; default 1
 	ChunkBytes  int64 // of a range at most, but a small file is always one range; default and at most 1 MiB: less is slower on ext4
 	BatchBytes  int64 // expected, at which a batch is closed; default 4 MiB, and hardly any difference from 1 to 16
-	BatchRanges int   // of a batch at most; default 1000, as stock has chunks per query
-	OpenFiles   int   // descriptors of target files at most; default 256, and never fewer than 8 for each job
+	BatchRanges int   // of a batch of BatchBytes at most; default 1000, as stock has chunks per query
+	// MostBatchBytes is for a source that takes long to begin an answer: while much is left, batches may be that large,
+	// in bytes. Default: BatchBytes.
+	MostBatchBytes int64
+
+	OpenFiles int // descriptors of target files at most; default 256, and never fewer than 8 for each job
 
 	Sync     SyncMethod
 	FileMode fs.FileMode // of files that are made: 0600, or 0640 with group access; files that exist keep theirs
@@ -88,6 +92,7 @@ func (o Options) withDefaults() Options {
 	if o.BatchBytes <= 0 {
 		o.BatchBytes = 4 << 20
 	}
+	o.MostBatchBytes = max(o.MostBatchBytes, o.BatchBytes)
 	if o.BatchRanges <= 0 {
 		o.BatchRanges = 1000
 	}

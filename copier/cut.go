@@ -12,15 +12,16 @@ type batch struct {
 	ranges []pg.FileRange
 	files  []*file
 	bytes  int64 // expected
+	limit  int64 // bytes at which it is closed
 }
 
-func (b *batch) reset() {
+func (b *batch) reset(limit int64) {
 	clear(b.files) // let the files go
-	b.ranges, b.files, b.bytes = b.ranges[:0], b.files[:0], 0
+	b.ranges, b.files, b.bytes, b.limit = b.ranges[:0], b.files[:0], 0, limit
 }
 
 func (b *batch) full(o *Options) bool {
-	return len(b.ranges) >= o.BatchRanges || b.bytes >= o.BatchBytes
+	return b.bytes >= b.limit || int64(len(b.ranges)) >= int64(o.BatchRanges)*(b.limit/o.BatchBytes)
 }
 
 // cutter cuts the actions' spans into batches, as the workers ask for them.
@@ -34,6 +35,7 @@ type cutter struct {
 
 	mu      sync.Mutex
 	actions []plan.Action // not begun, in the plan's order
+	left    int64         // bytes of all actions that are not in a batch yet, about
 	current []cursor      // by worker
 }
 
@@ -47,14 +49,26 @@ type cursor struct {
 }
 
 func (r *run) newCutter(actions []plan.Action) *cutter {
-	return &cutter{run: r, actions: actions, current: make([]cursor, r.opts.Jobs)}
+	c := &cutter{run: r, actions: actions, current: make([]cursor, r.opts.Jobs)}
+	for i := range actions {
+		c.left += actions[i].CopyBytes()
+	}
+	return c
+}
+
+// batchBytes is how large the next batch may be: large, so that a source far away is asked seldom, as long as each
+// worker has several more to come; smaller towards the end, so that all of them end together.
+func (c *cutter) batchBytes() int64 {
+	o := &c.run.opts
+	return min(max(c.left/int64(4*o.Jobs), o.BatchBytes), o.MostBatchBytes)
 }
 
 // next fills the worker's batch. It is left empty if nothing is to be asked for any more.
 func (c *cutter) next(worker int, b *batch) {
-	b.reset()
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	b.reset(c.batchBytes())
+	defer func() { c.left -= b.bytes }()
 	own := &c.current[worker]
 	for {
 		c.take(own, b)

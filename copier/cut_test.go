@@ -75,3 +75,31 @@ func TestWorkersKeepToTheirFiles(t *testing.T) {
 		t.Error("the plan was changed")
 	}
 }
+
+// A batch is large while much is left, small at the end, and within its bounds always.
+func TestBatchesShrink(t *testing.T) {
+	const size = 256 << 20
+	actions := []plan.Action{{Path: "0", Kind: plan.Copy, Type: pg.RegularFile, SourceSize: size}}
+	r := &run{Copier: New(nil, Options{Jobs: 2, BatchBytes: 1 << 20, MostBatchBytes: 16 << 20})}
+	c := r.newCutter(actions)
+	var b batch
+	var sizes []int64
+	var total int64
+	for {
+		if c.next(0, &b); len(b.ranges) == 0 {
+			break
+		}
+		sizes = append(sizes, b.bytes)
+		total += b.bytes
+	}
+	if total != size {
+		t.Errorf("%d bytes of %d", total, size)
+	}
+	last := len(sizes) - 1
+	if sizes[0] != 16<<20 || sizes[last] > 1<<20 || sizes[last-1] > 2<<20 {
+		t.Errorf("batches of %v", sizes)
+	}
+	if !slices.IsSortedFunc(sizes, func(a, b int64) int { return int(b - a) }) {
+		t.Errorf("batches of %v", sizes)
+	}
+}

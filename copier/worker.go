@@ -150,8 +150,14 @@ func (w *writer) put(ctx context.Context, f *file, want pg.FileRange, got pg.Fil
 	}
 	w.begin, w.end = min(w.begin, want.Offset), max(w.end, want.Offset+n)
 	w.count(func(s *Stats) { s.Bytes += n })
+	if w.end-w.begin >= writebackBytes {
+		return w.leave(ctx) // and comes back with the next chunk
+	}
 	return nil
 }
+
+// writebackBytes is how much of a file is written, in bytes, before its writeback is started.
+const writebackBytes = 8 << 20
 
 // leave is done with the current file as far as this batch goes, and hands it to a flusher.
 func (w *writer) leave(ctx context.Context) error {

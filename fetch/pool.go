@@ -59,6 +59,9 @@ func newPool(hosts *hosts, conns int) *pool {
 // size is how many sessions there may be.
 func (p *pool) size() int { return cap(p.lent) }
 
+// free is how many sessions may be lent beside those that are.
+func (p *pool) free() int { return cap(p.lent) - len(p.lent) }
+
 // with runs use with a session of its own, once. If the session is unusable afterwards, the next user gets another.
 func (s *Server) with(ctx context.Context, use func(*session) error) error {
 	p := s.pool

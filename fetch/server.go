@@ -50,6 +50,7 @@ type Server struct {
 	retryFor    time.Duration
 	listAnswer  int64         // bytes that one statement of a listing may give
 	fetched     atomic.Bool   // a chunk has been given to a caller
+	trip        atomic.Int64  // RoundTrip, in nanoseconds; 0 before the first
 	bound       atomic.Uint64 // the greatest answer of PageBound
 	event       func(Event)   // or nil
 	telling     sync.Mutex
@@ -92,6 +93,14 @@ func Connect(ctx context.Context, connString string, opts Options) (*Server, err
 		return nil, err
 	}
 	return s, nil
+}
+
+// Use lowers how many connections there may be from now on, to one at least. It is called before the Server is used by several
+// goroutines, by whom has asked RoundTrip how many it takes.
+func (s *Server) Use(conns int) {
+	for s.pool.free() > max(conns, 1) {
+		s.pool.lent <- struct{}{}
+	}
 }
 
 // Close closes all connections. No other method may be running or called later.

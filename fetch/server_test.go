@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/fastrewind/fastrewind/internal/fault"
 	"github.com/fastrewind/fastrewind/internal/pg"
@@ -97,6 +98,27 @@ func TestServer(t *testing.T) {
 			if v, err := s.value(t.Context(), "SELECT pg_catalog.current_setting('"+name+"')"); err != nil || string(v) != want {
 				t.Errorf("%s = %q, %v", name, v, err)
 			}
+		}
+	})
+
+	t.Run("number of connections", func(t *testing.T) {
+		s := connect(t, conn, 5)
+		if trip := s.RoundTrip(); trip <= 0 || trip > time.Minute {
+			t.Errorf("round trip %v", trip)
+		}
+		s.Use(9) // never more than there are
+		s.Use(2)
+		lend := func(ctx context.Context) error {
+			return s.with(ctx, func(*session) error {
+				return s.with(ctx, func(*session) error {
+					ctx, cancel := context.WithTimeout(ctx, 100*time.Millisecond)
+					defer cancel()
+					return s.with(ctx, func(*session) error { return nil })
+				})
+			})
+		}
+		if err := lend(t.Context()); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("a third connection: %v", err)
 		}
 	})
 

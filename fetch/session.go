@@ -79,10 +79,12 @@ func (s *Server) setUp(ctx context.Context, sess *session) error {
 			fmt.Fprintf(&b, ", pg_catalog.set_config('%s', '%s', false)", set.name, set.value)
 		}
 	}
+	began := time.Now()
 	row, err := singleRow(ctx, conn, b.String(), nil, nil)
 	if err != nil {
 		return s.queryFailed(ctx, err, "error running query (%s) in source server", b.String())
 	}
+	began = s.noteTrip(began)
 	if len(row) < 2 || len(row[1]) != 8 {
 		return fault.New("unexpected result set from query")
 	}
@@ -101,11 +103,29 @@ func (s *Server) setUp(ctx context.Context, sess *session) error {
 		return err
 	}
 	sess.chunks = chunks
+	began = s.noteTrip(began)
 	if err := sess.identify(ctx); err != nil {
 		return s.queryFailed(ctx, err, "could not fetch remote file \"%s\"", controlFile)
 	}
+	s.noteTrip(began)
 	return nil
 }
+
+// noteTrip takes note of how long a statement took that began when it says, and gives the time now.
+func (s *Server) noteTrip(began time.Time) time.Time {
+	now := time.Now()
+	took := now.Sub(began).Nanoseconds()
+	for {
+		least := s.trip.Load()
+		if least != 0 && least <= took || s.trip.CompareAndSwap(least, took) {
+			return now
+		}
+	}
+}
+
+// RoundTrip is the least time that a statement with a small answer has taken: a round trip, and what the server needs
+// for a simple statement, some tenths of a millisecond.
+func (s *Server) RoundTrip() time.Duration { return time.Duration(s.trip.Load()) }
 
 // singleRow runs a statement that must give one row and returns a copy of it.
 func singleRow(ctx context.Context, conn *pgconn.PgConn, sql string, params [][]byte, oids []uint32) ([][]byte, error) {

@@ -219,9 +219,7 @@ func (m *maker) path(source, target *pg.Entry) error {
 	if a.Kind == 0 {
 		return nil
 	}
-	for _, s := range a.CopySpans() {
-		m.plan.CopyBytes += s.Length
-	}
+	m.plan.CopyBytes += a.CopyBytes()
 	m.actions.add(a)
 	return nil
 }

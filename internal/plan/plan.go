@@ -92,6 +92,14 @@ func (a *Action) CopySpans() []Span {
 	}
 }
 
+// CopyBytes is how long all of CopySpans is.
+func (a *Action) CopyBytes() (n int64) {
+	for _, s := range a.CopySpans() {
+		n += s.Length
+	}
+	return n
+}
+
 // MinWholeFile is how many bytes are asked for at least when a whole file is copied, whatever the listing says: a small
 // file that grew since must not be cut in the middle (libpq_queue_fetch_file; stock commit 1691512674).
 const MinWholeFile = 1 << 20
