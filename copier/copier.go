@@ -46,7 +46,8 @@ const (
 
 // Options are a Copier's settings. The zero value of a number means its default.
 type Options struct {
-	Jobs        int   // workers, and so calls of Source.Fetch at a time; default 1
+	Jobs        int   // workers at first, and so calls of Source.Fetch at a time; default 1
+	MostJobs    int   // workers that there may be if they make the copying faster; default Jobs
 	ChunkBytes  int64 // of a range at most, but a small file is always one range; default and at most 1 MiB: less is slower on ext4
 	BatchBytes  int64 // expected, at which a batch is closed; default 4 MiB, and hardly any difference from 1 to 16
 	BatchRanges int   // of a batch of BatchBytes at most; default 1000, as stock has chunks per query
@@ -86,6 +87,7 @@ type Options struct {
 
 func (o Options) withDefaults() Options {
 	o.Jobs = max(o.Jobs, 1)
+	o.MostJobs = max(o.MostJobs, o.Jobs)
 	if o.ChunkBytes <= 0 || o.ChunkBytes > MaxRange {
 		o.ChunkBytes = MaxRange
 	}
@@ -103,7 +105,7 @@ func (o Options) withDefaults() Options {
 	// Incomplete are at most: for each job the first and the last file of its batch and the one being written, the last
 	// being the one its next batch begins with. (Those that wait for a flusher go on by themselves.) The syncer lets complete files
 	// gather up to half of OpenFiles; with 8 for each job the other half is enough.
-	o.OpenFiles = max(o.OpenFiles, 8*o.Jobs)
+	o.OpenFiles = max(o.OpenFiles, 8*o.MostJobs)
 	if o.Progress == nil {
 		o.Progress = func(int64) {}
 	}

@@ -49,7 +49,7 @@ type cursor struct {
 }
 
 func (r *run) newCutter(actions []plan.Action) *cutter {
-	c := &cutter{run: r, actions: actions, current: make([]cursor, r.opts.Jobs)}
+	c := &cutter{run: r, actions: actions, current: make([]cursor, r.opts.MostJobs)}
 	for i := range actions {
 		c.left += actions[i].CopyBytes()
 	}
@@ -60,7 +60,7 @@ func (r *run) newCutter(actions []plan.Action) *cutter {
 // worker has several more to come; smaller towards the end, so that all of them end together.
 func (c *cutter) batchBytes() int64 {
 	o := &c.run.opts
-	return min(max(c.left/int64(4*o.Jobs), o.BatchBytes), o.MostBatchBytes)
+	return min(max(c.left/int64(4*o.MostJobs), o.BatchBytes), o.MostBatchBytes)
 }
 
 // next fills the worker's batch. It is left empty if nothing is to be asked for any more.

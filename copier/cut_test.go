@@ -1,9 +1,13 @@
 package copier
 
 import (
+	"context"
 	"fmt"
 	"slices"
+	"sync"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/fastrewind/fastrewind/internal/pg"
 	"github.com/fastrewind/fastrewind/internal/plan"
@@ -101,5 +105,77 @@ func TestBatchesShrink(t *testing.T) {
 	}
 	if !slices.IsSortedFunc(sizes, func(a, b int64) int { return int(b - a) }) {
 		t.Errorf("batches of %v", sizes)
+	}
+}
+
+// slowSource gives zeroes, so many bytes a second: in all, or from each call.
+type slowSource struct {
+	memSource
+	perSecond float64
+	one       chan struct{} // of one element, unless nil: the call that is served
+
+	mu   sync.Mutex
+	now  int
+	most int
+}
+
+func (s *slowSource) Fetch(ctx context.Context, ranges []pg.FileRange, emit func(int, pg.FileChunk) error) error {
+	s.mu.Lock()
+	s.now++
+	s.most = max(s.most, s.now)
+	s.mu.Unlock()
+	defer func() {
+		s.mu.Lock()
+		s.now--
+		s.mu.Unlock()
+	}()
+	for i, rng := range ranges {
+		if s.one != nil {
+			s.one <- struct{}{}
+		}
+		time.Sleep(time.Duration(float64(rng.Length) / s.perSecond * float64(time.Second)))
+		if s.one != nil {
+			<-s.one
+		}
+		if err := emit(i, pg.FileChunk{Data: make([]byte, rng.Length)}); err != nil {
+			return err
+		}
+	}
+	return ctx.Err()
+}
+
+// As many workers copy as the source has a use for.
+func TestWorkersAreHired(t *testing.T) {
+	const files, size = 16, 2 << 20
+	for _, c := range []struct {
+		name        string
+		jobs, limit int
+		together    bool
+		want        int
+	}{
+		{"each worker gets as much as any other", 2, 8, false, 8},
+		{"an odd number", 1, 6, false, 6},
+		{"all share one disk", 2, 8, true, 4},
+		{"the user has decided", 3, 3, false, 3},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				_, spy := newTarget(t, nil)
+				p := &plan.Plan{}
+				source := &slowSource{perSecond: 1 << 20}
+				if c.together {
+					source.one = make(chan struct{}, 1)
+				}
+				for i := range files {
+					p.Actions = append(p.Actions, copyWhole(fmt.Sprintf("%03d", i), size))
+				}
+				opts := modes
+				opts.Jobs, opts.MostJobs, opts.BatchBytes, opts.ChunkBytes = c.jobs, c.limit, 64<<10, 64<<10
+				must(t, New(spy, opts).Run(t.Context(), source, p))
+				if source.most != c.want {
+					t.Errorf("%d workers at the same time, want %d", source.most, c.want)
+				}
+			})
+		})
 	}
 }

@@ -16,7 +16,7 @@ type Source interface {
 	// if there is no such file. Data belongs to the source again when emit returns. Different ranges of one file may be
 	// asked for in several calls at the same time, so a file that changes meanwhile may be seen in several states.
 	//
-	// Fetch may be called from Options.Jobs goroutines at once. It returns soon after ctx is done, with ctx's error.
+	// Fetch may be called from Options.MostJobs goroutines at once. It returns soon after ctx is done, with ctx's error.
 	Fetch(ctx context.Context, ranges []pg.FileRange, emit func(i int, c pg.FileChunk) error) error
 }
 

@@ -45,13 +45,16 @@ func (c *Copier) copyAll(ctx context.Context, src Source, actions []plan.Action)
 
 	g, ctx := errgroup.WithContext(ctx)
 	var workers sync.WaitGroup
-	workers.Add(c.opts.Jobs)
-	for i := range c.opts.Jobs {
+	atEnd := make(chan struct{}) // closed when there is nothing more to be asked for
+	var end sync.Once
+	hire := func(i int) {
+		workers.Add(1)
 		g.Go(func() error {
 			defer workers.Done()
 			var b batch
 			for {
 				if cut.next(i, &b); len(b.ranges) == 0 {
+					end.Do(func() { close(atEnd) })
 					return nil
 				}
 				if err := r.copyBatch(ctx, &b); err != nil {
@@ -60,6 +63,15 @@ func (c *Copier) copyAll(ctx context.Context, src Source, actions []plan.Action)
 			}
 		})
 	}
+	for i := range c.opts.Jobs {
+		hire(i)
+	}
+	workers.Add(1)
+	g.Go(func() error {
+		defer workers.Done()
+		r.hireMore(ctx, atEnd, hire)
+		return nil
+	})
 	g.Go(func() error {
 		workers.Wait()
 		lastByte = time.Now()
@@ -88,6 +100,46 @@ func (c *Copier) copyAll(ctx context.Context, src Source, actions []plan.Action)
 		_ = f.out.Close() // which is reported already
 	}
 	return err
+}
+
+// How often more workers are hired, how many at a time, and by what factor that must have raised the throughput to be
+// worth another try.
+const (
+	hireEvery = 200 * time.Millisecond
+	hireStep  = 2
+	hireGain  = 1.1
+)
+
+// hireMore adds workers as long as that makes the copying faster, up to Options.MostJobs. How many a source can use
+// cannot be known beforehand: one that has everything in memory is as fast with four as with eight, one that waits for its
+// disk, 8 kB at a time, is 2.5 times as fast with eight as with two. Nobody is let go: who is of no use does no harm.
+func (r *run) hireMore(ctx context.Context, atEnd <-chan struct{}, hire func(i int)) {
+	tick := time.NewTicker(hireEvery)
+	defer tick.Stop()
+	var bytes, rate int64 // so far; in the last interval, before the last were hired
+	for n := r.opts.Jobs; n < r.opts.MostJobs; {
+		select {
+		case <-tick.C:
+		case <-atEnd:
+			return
+		case <-ctx.Done():
+			return
+		}
+		now := r.Stats().Bytes
+		came := now - bytes
+		bytes = now
+		if came == 0 {
+			continue // the source is still making up its mind
+		}
+		if float64(came) < hireGain*float64(rate) {
+			return
+		}
+		rate = came
+		for range min(hireStep, r.opts.MostJobs-n) {
+			hire(n)
+			n++
+		}
+	}
 }
 
 // copyBatch fetches and writes one batch.

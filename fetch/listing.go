@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"time"
 	"unicode/utf8"
 
 	"golang.org/x/sync/errgroup"
@@ -84,7 +85,7 @@ func (s *Server) list(ctx context.Context, jobs int, progress func(entries int64
 		)
 		g, gctx := errgroup.WithContext(ctx)
 		g.SetLimit(jobs)
-		for dirs := range splitLevel(level, jobs) {
+		for dirs := range splitLevel(level, jobs*s.perConn()) {
 			g.Go(func() error {
 				entries, below, err := s.listDirs(gctx, dirs, &total)
 				if err != nil {
@@ -137,9 +138,17 @@ func (t *listTotal) add(e *pg.Entry) error {
 	return nil
 }
 
-// splitLevel cuts the directories of one depth into statements: pg_tblspc has one of its own, and there are about four
-// for each connection, so that one big directory does not keep the others waiting.
-func splitLevel(level []string, jobs int) func(yield func([]string) bool) {
+// perConn is how many statements each connection is given for the directories of one depth: several, so that one big
+// directory does not keep the others waiting; but only one where each of them takes a long way.
+func (s *Server) perConn() int {
+	if s.RoundTrip() > 2*time.Millisecond {
+		return 1
+	}
+	return 4
+}
+
+// splitLevel cuts the directories of one depth into so many statements, about; pg_tblspc has one of its own.
+func splitLevel(level []string, statements int) func(yield func([]string) bool) {
 	return func(yield func([]string) bool) {
 		plain := make([]string, 0, len(level))
 		for _, dir := range level {
@@ -149,7 +158,7 @@ func splitLevel(level []string, jobs int) func(yield func([]string) bool) {
 				return
 			}
 		}
-		size := min(max(len(plain)/(4*jobs), 1), maxDirsPerQuery)
+		size := min(max((len(plain)+statements-1)/statements, 1), maxDirsPerQuery)
 		for dirs := range slices.Chunk(plain, size) {
 			if !yield(dirs) {
 				return

@@ -2,6 +2,7 @@ package fetch
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"strings"
@@ -58,9 +59,6 @@ func newPool(hosts *hosts, conns int) *pool {
 
 // size is how many sessions there may be.
 func (p *pool) size() int { return cap(p.lent) }
-
-// free is how many sessions may be lent beside those that are.
-func (p *pool) free() int { return cap(p.lent) - len(p.lent) }
 
 // with runs use with a session of its own, once. If the session is unusable afterwards, the next user gets another.
 func (s *Server) with(ctx context.Context, use func(*session) error) error {
@@ -265,9 +263,15 @@ func (h *host) connect(ctx context.Context, only string, validate pgconn.Validat
 		cfg.ValidateConnect = validate
 	}
 	conn, err := pgconn.ConnectConfig(ctx, cfg)
+	if err != nil && h.plain.Swap(false) && ctx.Err() == nil {
+		return h.connect(ctx, only, validate)
+	}
 	if err != nil {
 		return nil, "", fault.Because(err, "%s", h.connectText(err, tries))
 	}
+	// To be refused TLS takes two round trips, and another connection.
+	_, encrypted := conn.Conn().(*tls.Conn)
+	h.plain.Store(!encrypted && h.config.TLSConfig != nil)
 	tries.mu.Lock()
 	defer tries.mu.Unlock()
 	tries.connected = true

@@ -95,14 +95,6 @@ func Connect(ctx context.Context, connString string, opts Options) (*Server, err
 	return s, nil
 }
 
-// Use lowers how many connections there may be from now on, to one at least. It is called before the Server is used by several
-// goroutines, by whom has asked RoundTrip how many it takes.
-func (s *Server) Use(conns int) {
-	for s.pool.free() > max(conns, 1) {
-		s.pool.lent <- struct{}{}
-	}
-}
-
 // Close closes all connections. No other method may be running or called later.
 func (s *Server) Close() error {
 	s.pool.close()

@@ -101,7 +101,7 @@ func readError(what string, at pg.LSN, err error) error {
 		}
 		return fault.Because(we, "%s at %v: %v", what, at, fault.M(we.Err))
 	}
-	e := fault.Because(we, "%s at %v: %s", what, at, we.Reason)
+	e := fault.Because(we, "%s at %v: %s", what, at, we.Message())
 	if we.Kind == wal.EndOfWAL {
 		return e.Advise("The target's WAL ends before it should: a segment that was recycled, cut or never written stands in its " +
 			"place. Put an intact copy from the archive there; or move the file away, and --restore-target-wal will fetch it.")

@@ -59,7 +59,7 @@ func (p *process) journalCommand(self program) *cobra.Command {
 }
 
 func (p *process) undoCommand(self program) *cobra.Command {
-	cfg := rewind.Config{Jobs: defaultJobs(), ProgramName: self.name, ProgramPath: self.path}
+	cfg := rewind.Config{ProgramName: self.name, ProgramPath: self.path}
 	c := &cobra.Command{
 		Use:   "undo -D DIRECTORY --from DIRECTORY",
 		Short: "Put a target back as it was before a rewind with --keep-undo",
@@ -82,7 +82,7 @@ func (p *process) undoCommand(self program) *cobra.Command {
 	c.Flags().StringVarP(&cfg.TargetDir, "target-pgdata", "D", "", "the data directory")
 	c.Flags().StringVar(&cfg.KeepUndo, "from", "", "the directory that was given to --keep-undo")
 	c.Flags().VarP(&numberValue{&cfg.Jobs, "-j/--jobs"}, "jobs", "j",
-		fmt.Sprintf("files written at a time (default: number of CPUs, from 2 to %d)", defaultJobsMost))
+		fmt.Sprintf("files written at a time (default: number of CPUs, from 2 to %d)", rewind.MostJobs))
 	c.Flags().Lookup("jobs").DefValue = "" // it is another on every machine, which the manual must not say
 	return c
 }

@@ -60,6 +60,7 @@ const someConf = "# who may not add options\r\n" +
 	"jobs = 3   # three\n\n" +
 	"  target-pgdata=/data/o'ne\n" +
 	"source-server = 'host=h application_name=''the # old one'' user=u' # not quoted any more\n" +
+	"max-rate = 20M # megabytes per second\n" +
 	"pg-bindir = /opt/pg#15/bin\n" +
 	"wal-archive = /mnt/with blank\n" +
 	"wal-archive = s3://b/p\n" +
@@ -76,6 +77,7 @@ func TestConfFile(t *testing.T) {
 		want := defaults()
 		want.ProgramName, want.ProgramPath = name, name
 		want.Jobs, want.TargetDir, want.PgBinDir, want.WriteRecoveryConf = 3, "/data/o'ne", "/opt/pg#15/bin", true
+		want.MaxRate = 20 << 20
 		want.SourceServer = "host=h application_name='the # old one' user=u"
 		want.WALArchives = []string{"/mnt/with blank", "s3://b/p"}
 		got, res := withEtc(t, dir, nil, name)
@@ -258,7 +260,7 @@ func TestConfOfCommands(t *testing.T) {
 
 // TestConfKnowsAllOptions: whatever option there is can be set, so that a new one needs no work here.
 func TestConfKnowsAllOptions(t *testing.T) {
-	values := map[string]string{"NUM": "5", "TIME": "5s", "METHOD": "fsync", "FORMAT": "text", "auto|on|off": "on", "bool": "on"}
+	values := map[string]string{"NUM": "5", "TIME": "5s", "RATE": "5M", "METHOD": "fsync", "FORMAT": "text", "auto|on|off": "on", "bool": "on"}
 	_, o := newCommand(program{name: "fastrewind"}, []string{"fastrewind"})
 	o.flags.VisitAll(func(f *pflag.Flag) {
 		if f.Name == "help" || f.Name == "version" {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"path/filepath"
 	"runtime/debug"
 	"slices"
 	"strconv"
@@ -13,9 +12,10 @@ import (
 
 	"github.com/fastrewind/fastrewind/internal/pg"
 	"github.com/fastrewind/fastrewind/internal/pgbin"
+	"github.com/fastrewind/fastrewind/internal/rewind"
 )
 
-// usageStock is 15's text with 17's line for --sync-method. %[1]s is the program's name.
+// usageStock is 15's text with 17's line for --sync-method, which older majors do not have. %[1]s is the program's name.
 const usageStock = `%[1]s resynchronizes a PostgreSQL cluster with another copy of the cluster.
 
 Usage:
@@ -33,14 +33,19 @@ Options:
   -P, --progress                 write progress messages
   -R, --write-recovery-conf      write configuration for replication
                                  (requires --source-server)
-      --config-file=FILENAME     use specified main server configuration
-                                 file when running target cluster
-      --debug                    write a lot of debug messages
+` + usageConfigFile + `      --debug                    write a lot of debug messages
       --no-ensure-shutdown       do not automatically fix unclean shutdown
-      --sync-method=METHOD       set method for syncing files to disk
-  -V, --version                  output version information, then exit
+` + usageSyncMethod + `  -V, --version                  output version information, then exit
   -?, --help                     show this help, then exit
 `
+
+const (
+	usageConfigFile = `      --config-file=FILENAME     use specified main server configuration
+                                 file when running target cluster
+`
+	usageSyncMethod = `      --sync-method=METHOD       set method for syncing files to disk
+`
+)
 
 const usageStockEnd = `
 Report bugs to <pgsql-bugs@lists.postgresql.org>.
@@ -52,7 +57,10 @@ PostgreSQL home page: <https://www.postgresql.org/>
 const usageOptions = `
 Options that pg_rewind does not have:
   -j, --jobs=NUM                 workers, and connections to the source server
-                                 (default: number of CPUs, from 2 to %[2]d)
+                                 (default: number of CPUs, from 2 to %[2]d, and up to %[2]d
+                                 that copy if that is faster)
+      --max-rate=RATE            read no more than this of the source, all connections together
+                                 (in kB/s, or use suffix "k" or "M"; default: no limit)
       --pg-bindir=DIRECTORY      look here first for the target's postgres program
       --log-format=FORMAT        write messages as "text" (default) or "json"
       --keep=PATTERN             leave the target's own file, as in conf.d/*.conf or server.key
@@ -100,7 +108,7 @@ that, /etc/fastrewind/fastrewind.conf. It must belong to root or to the user.
 const usageMessages = `
 All messages go to standard error; "error:", "detail:" and "hint:" are pg_rewind's words, what
 follows "advice:" is said by %[1]s alone. Called under the name pg_rewind, by a link or
-a copy, the program writes what pg_rewind writes and nothing more.
+a copy, the program writes what pg_rewind of the target's major writes and nothing more.
 `
 
 const usageExit = `
@@ -147,13 +155,23 @@ const usageArchives = `      --wal-archive=WHERE        s3://bucket/prefix, a di
       --s3-requester-pays
 `
 
-// usage is the text of --help; no line is longer than 95 columns, as the tests of PostgreSQL 17 demand.
-func usage(self program) string {
-	if self.stock {
-		return fmt.Sprintf(usageStock, self.name) + usageStockEnd
+// usage is the text of --help; no line is longer than 95 columns, as the tests of PostgreSQL 17 demand. Under stock's name it
+// is that of the dialect's major, also where options of younger ones work.
+func usage(self program, as *dialect) string {
+	if as != nil {
+		text := usageStock
+		if as.Major < 15 {
+			text = strings.Replace(text, usageConfigFile, "", 1)
+		}
+		if as.Major < 17 {
+			text = strings.Replace(text, usageSyncMethod, "", 1)
+		} else {
+			text = strings.Replace(text, "use restore_command in", "use \"restore_command\" in", 1)
+		}
+		return fmt.Sprintf(text, self.name) + usageStockEnd
 	}
 	text := usageStock + usageOptions + usageCommands + usageSettings + usageMessages + usageExit + usageExamples + usageEnd
-	return fmt.Sprintf(text, self.name, defaultJobsMost, defaultArchiveJobs)
+	return fmt.Sprintf(text, self.name, rewind.MostJobs, defaultArchiveJobs)
 }
 
 // version is set by the build: -ldflags "-X main.version=1.2.3".
@@ -163,7 +181,8 @@ var version string
 // scripts compare the two.
 func versionText(self program, env func(string) (string, bool)) string {
 	if self.stock {
-		return stockName + " (PostgreSQL) " + postgresVersion(self, env) + "\n"
+		version, _ := expectedVersion(self, env)
+		return stockName + " (PostgreSQL) " + version + "\n"
 	}
 	v := version
 	if info, ok := debug.ReadBuildInfo(); v == "" && ok {
@@ -176,45 +195,38 @@ func versionText(self program, env func(string) (string, bool)) string {
 	return fmt.Sprintf("fastrewind %s (for PostgreSQL %s)\n", v, majors)
 }
 
-// postgresVersion is the version of the postgres program that a rewind would use: of the major of the target, if the
-// environment names one; else of what lies beside us, where pg_rewind lies; else of the newest that is installed here.
-func postgresVersion(self program, env func(string) (string, bool)) string {
-	binDir, _ := env(variable("pg-bindir"))
+// expectedVersion is the version and the major that a caller of pg_rewind expects: of the postgres program that a rewind of
+// the target would use, if the environment names one; else of what lies beside us, where pg_rewind lies; else of the newest
+// that is installed here.
+func expectedVersion(self program, env func(string) (string, bool)) (version string, major int) {
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
+	number := func(p *pgbin.Postgres) string { return strings.TrimPrefix(p.Version, "postgres (PostgreSQL) ") }
 	majors := pg.Majors()
 	slices.Reverse(majors)
-	newest := majors[0]
 	if dir, _ := env(variable("target-pgdata")); dir != "" {
 		if major, err := pgbin.MajorOf(dir); err == nil {
-			majors, newest = []int{major}, major
+			majors = []int{major}
 		}
 	}
-	var first string
-	for _, major := range majors {
+	if found, ok := pgbin.Beside(ctx, self.path); ok && slices.Contains(majors, found.Major) {
+		return number(found), found.Major
+	}
+	binDir, _ := env(variable("pg-bindir"))
+	for _, m := range majors {
 		found, err := pgbin.Find(ctx, pgbin.Options{
-			Major: major, BinDir: binDir, ProgramPath: self.path, ProgramName: self.name,
+			Major: m, BinDir: binDir, ProgramPath: self.path, ProgramName: self.name,
 		})
-		if err != nil {
-			continue
-		}
-		version := strings.TrimPrefix(found.Version, "postgres (PostgreSQL) ")
-		if first == "" {
-			first = version
-		}
-		if filepath.Dir(found.Path) == filepath.Dir(self.path) {
-			return version
+		if err == nil {
+			return number(found), m
 		}
 	}
-	if first == "" {
-		return strconv.Itoa(newest) // no server is installed here, which --version need not mind
-	}
-	return first
+	return strconv.Itoa(majors[0]), majors[0] // no server is installed here, which --version need not mind
 }
 
 // A reader of standard output who has gone away is no error.
 
-func printHelp(out io.Writer, self program) { _, _ = io.WriteString(out, usage(self)) }
+func printHelp(out io.Writer, self program, as *dialect) { _, _ = io.WriteString(out, usage(self, as)) }
 
 func printVersion(out io.Writer, self program, env func(string) (string, bool)) {
 	_, _ = io.WriteString(out, versionText(self, env))

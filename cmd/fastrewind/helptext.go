@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+
+	"github.com/fastrewind/fastrewind/internal/rewind"
 )
 
 // The manual and the shells' completions are made from the texts of --help: those are written by hand, tested to have
@@ -112,7 +114,7 @@ type commandHelp struct {
 
 // allHelp returns the help of a rewind and of all commands that are not hidden.
 func (p *process) allHelp(self program) []commandHelp {
-	all := []commandHelp{{text: usage(self)}}
+	all := []commandHelp{{text: usage(self, nil)}}
 	var walk func(c *cobra.Command, words []string)
 	walk = func(c *cobra.Command, words []string) {
 		words = append(words[:len(words):len(words)], c.Name())
@@ -142,5 +144,5 @@ func part(self program, text string) string {
 	if !strings.Contains(text, "%[") {
 		return text // Sprintf would complain about arguments that are not used
 	}
-	return fmt.Sprintf(text, self.name, defaultJobsMost, defaultArchiveJobs)
+	return fmt.Sprintf(text, self.name, rewind.MostJobs, defaultArchiveJobs)
 }

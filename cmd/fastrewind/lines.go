@@ -12,6 +12,10 @@ const (
 	detailPart = "detail"
 	hintPart   = "hint"
 	advicePart = "advice" // ours; never under stock's name
+
+	// As 13 and 14 write: another word than error, and hints that are lines without anything before.
+	severityPart = "severity"
+	bareHintPart = "bare hint"
 )
 
 // lineCore is a zap core that writes messages as PostgreSQL's programs do (pg_log_generic, src/common/logging.c):
@@ -55,6 +59,11 @@ func (c *lineCore) Write(e zapcore.Entry, fields []zapcore.Field) error {
 	case e.Level == zapcore.WarnLevel:
 		word = "warning: "
 	}
+	for _, f := range fields {
+		if f.Key == severityPart {
+			word = f.String + ": "
+		}
+	}
 	c.line(buf, word, e.Message)
 	for _, part := range []string{detailPart, hintPart, advicePart} {
 		for _, list := range [][]zapcore.Field{c.fields, fields} {
@@ -63,6 +72,11 @@ func (c *lineCore) Write(e zapcore.Entry, fields []zapcore.Field) error {
 					c.line(buf, part+": ", f.String)
 				}
 			}
+		}
+	}
+	for _, f := range fields {
+		if f.Key == bareHintPart {
+			buf.AppendString(f.String + "\n")
 		}
 	}
 	_, err := c.out.Write(buf.Bytes())

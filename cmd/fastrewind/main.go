@@ -16,6 +16,7 @@
 //	checks.go    what stock checks once all options are known, in stock's order
 //	help.go      --help and --version
 //	signals.go   SIGINT, SIGTERM, SIGHUP, SIGPIPE
+//	dialect.go   under stock's name: the words of the target's major
 //	exit.go      errors into exit statuses
 //	reporter.go  rewind.Reporter: messages through zap, meters
 //	lines.go     stock's form of a message, as a zap core; zap's JSON
@@ -28,6 +29,7 @@ import (
 	"context"
 	"io"
 	"os"
+	"sync"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -60,15 +62,16 @@ func main() {
 func (p *process) start() int {
 	self := thisProgram(p.args)
 	screen := newScreen(p.stderr, p.width)
+	cmd, opts := newCommand(self, p.args)
+	speech := sync.OnceValue(func() *dialect { return p.dialect(self, opts.cfg.TargetDir) })
 	// Mistakes on the command line are told as text: which format was meant is known only after it was read.
-	rep := newReporter(self, screen, reporting{format: textFormat, now: p.now})
+	rep := newReporter(self, screen, reporting{format: textFormat, now: p.now, speech: speech})
 
 	if c, ok := p.command(self); ok {
 		err := c.Execute()
 		rep.Fail(untold(err))
 		return exitStatus(self, err)
 	}
-	cmd, opts := newCommand(self, p.args)
 	cmd.RunE = func(*cobra.Command, []string) error {
 		if opts.version {
 			printVersion(p.stdout, self, p.withConfFile(self))
@@ -78,7 +81,7 @@ func (p *process) start() int {
 			return err
 		}
 		rep = newReporter(self, screen, reporting{
-			format: opts.logFormat, debug: opts.debug, now: p.now,
+			format: opts.logFormat, debug: opts.debug, now: p.now, speech: speech,
 			progress: styleOf(opts, self, p),
 		})
 		defer rep.Close()
@@ -88,7 +91,7 @@ func (p *process) start() int {
 		}
 		return p.work(rep, func(ctx context.Context, rep rewind.Reporter) error { return p.run(ctx, opts.cfg, rep) })
 	}
-	cmd.SetHelpFunc(func(*cobra.Command, []string) { printHelp(p.stdout, self) })
+	cmd.SetHelpFunc(func(*cobra.Command, []string) { printHelp(p.stdout, self, p.dialect(self, "")) })
 
 	err := cmd.Execute()
 	rep.Fail(err)

@@ -111,9 +111,13 @@ func call(t *testing.T, file string, argv []string, env ...string) result {
 func callAs(t *testing.T, as *syscall.SysProcAttr, file string, argv []string, env ...string) result {
 	t.Helper()
 	var stdout, stderr bytes.Buffer
+	path := "/usr/bin:/bin"
+	if stock, err := findStock(); err == nil {
+		path = filepath.Dir(stock) + ":" + path
+	}
 	cmd := &exec.Cmd{
 		Path: file, Args: argv, Dir: "/",
-		Env:         append([]string{playVariable + "=nothing", "LC_ALL=C", "PATH=" + filepath.Dir(stockBinary) + ":/usr/bin:/bin"}, env...),
+		Env:         append([]string{playVariable + "=nothing", "LC_ALL=C", "PATH=" + path}, env...),
 		Stdout:      &stdout,
 		Stderr:      &stderr,
 		SysProcAttr: as,

@@ -3,7 +3,6 @@ package main
 import (
 	"errors"
 	"fmt"
-	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -24,8 +23,7 @@ const (
 )
 
 const (
-	maxJobs         = 1024 // far beyond what a source accepts as connections; catches a slip of the finger
-	defaultJobsMost = 8    // a rewind must not eat the source's max_connections by default
+	maxJobs = 1024 // far beyond what a source accepts as connections; catches a slip of the finger
 
 	defaultArchiveJobs  = 16               // an archive is far away, and each segment waits for it
 	defaultRetryFor     = 60 * time.Second // a server restarts in less, and so do most failovers
@@ -94,8 +92,8 @@ func (o *options) define(self program) {
 	f.Var((*syncMethodValue)(&o.cfg.SyncMethod), "sync-method", "")
 	setRank(f, rankStock17, "sync-method")
 
-	o.cfg.Jobs = defaultJobs()
 	f.VarP(&numberValue{&o.cfg.Jobs, "-j/--jobs"}, "jobs", "j", "")
+	f.Var((*rateValue)(&o.cfg.MaxRate), "max-rate", "")
 	f.StringVar(&o.cfg.PgBinDir, "pg-bindir", "", "")
 	o.logFormat = textFormat
 	f.Var(&o.logFormat, "log-format", "")
@@ -117,7 +115,7 @@ func (o *options) define(self program) {
 	o.cfg.RetryFor, o.cfg.StallTimeout = defaultRetryFor, defaultStallTimeout
 	f.Var((*durationValue)(&o.cfg.RetryFor), "retry-for", "")
 	f.Var((*durationValue)(&o.cfg.StallTimeout), "stall-timeout", "")
-	setRank(f, rankOwn, "jobs", "pg-bindir", "log-format", "restart", "timeout", "keep-undo", "fix-permissions",
+	setRank(f, rankOwn, "jobs", "max-rate", "pg-bindir", "log-format", "restart", "timeout", "keep-undo", "fix-permissions",
 		"keep", "exclude", "keep-config",
 		"wal-archive", "wal-archive-layout", "s3-endpoint", "s3-region", "s3-profile", "s3-ca-file", "s3-path-style",
 		"s3-requester-pays", "archive-jobs", "restore-timeout", "fetch-source-wal", "retry-for", "stall-timeout")
@@ -138,9 +136,6 @@ func (o *options) defineArchives(f *pflag.FlagSet) {
 	o.cfg.ArchiveJobs = defaultArchiveJobs
 	f.Var(&numberValue{&o.cfg.ArchiveJobs, "--archive-jobs"}, "archive-jobs", "")
 }
-
-// defaultJobs is one per CPU, but never one alone: a worker spends part of its time waiting for the disk or the source.
-func defaultJobs() int { return min(max(runtime.GOMAXPROCS(0), 2), defaultJobsMost) }
 
 const rankAnnotation = "rank"
 

@@ -14,7 +14,7 @@ import (
 
 func defaults() rewind.Config {
 	return rewind.Config{
-		SyncMethod: rewind.SyncFsync, Jobs: defaultJobs(), ProgramName: "fastrewind", ProgramPath: "fastrewind",
+		SyncMethod: rewind.SyncFsync, ProgramName: "fastrewind", ProgramPath: "fastrewind",
 		ArchiveJobs: defaultArchiveJobs, FetchSourceWAL: rewind.ChoiceAuto, RetryFor: time.Minute, StallTimeout: time.Minute,
 	}
 }
@@ -71,6 +71,7 @@ func TestConfig(t *testing.T) {
 		{"--retry-for=0 --stall-timeout=500ms -D t --source-pgdata=s", func(c *rewind.Config) {
 			c.RetryFor, c.StallTimeout = 0, 500*time.Millisecond
 		}, ""},
+		{"--max-rate=1.5M -D t --source-pgdata=s", func(c *rewind.Config) { c.MaxRate = 3 << 19 }, ""},
 	} {
 		got, res := inProcess(t, nil, append([]string{"fastrewind"}, strings.Fields(c.line)...)...)
 		want := defaults()
@@ -101,6 +102,11 @@ func TestBadValues(t *testing.T) {
 		{"-jx", "", "fastrewind: error: invalid value \"x\" for option -j/--jobs\n"},
 		{"--jobs=", "", "fastrewind: error: invalid value \"\" for option -j/--jobs\n"},
 		{"--log-format=xml", "", "fastrewind: error: unrecognized log format: xml\n"},
+		{"--max-rate=slow", "", "fastrewind: error: transfer rate \"slow\" is not a valid value\n" +
+			"fastrewind: hint: Give a number of kilobytes per second, or a number with k or M after it.\n"},
+		{"", "FASTREWIND_MAX_RATE=1G", "fastrewind: error: invalid --max-rate unit: \"G\"\n" +
+			"fastrewind: detail: The value comes from environment variable \"FASTREWIND_MAX_RATE\".\n" +
+			"fastrewind: hint: Give a number of kilobytes per second, or a number with k or M after it.\n"},
 		{"--sync-method=", "", "fastrewind: error: unrecognized sync method: \n"},
 		{"-jx --bogus", "", "fastrewind: error: invalid value \"x\" for option -j/--jobs\n"}, // the first mistake is told
 		{"", "FASTREWIND_JOBS=x", "fastrewind: error: invalid value \"x\" for option -j/--jobs\n" +
@@ -136,6 +142,7 @@ func TestEnvironment(t *testing.T) {
 		"FASTREWIND_DEBUG":               "on",
 		"FASTREWIND_SYNC_METHOD":         "syncfs",
 		"FASTREWIND_JOBS":                "7",
+		"FASTREWIND_MAX_RATE":            " 100 k ",
 		"FASTREWIND_PG_BINDIR":           "b",
 		"FASTREWIND_LOG_FORMAT":          "text",
 		"FASTREWIND_RESTART":             "on",
@@ -162,7 +169,7 @@ func TestEnvironment(t *testing.T) {
 	for _, name := range []string{"fastrewind", "pg_rewind"} {
 		want := rewind.Config{
 			TargetDir: "t", SourceServer: "host=h", WriteRecoveryConf: true, NoEnsureShutdown: true, ConfigFile: "f",
-			RestoreTargetWAL: true, DryRun: true, NoSync: true, SyncMethod: rewind.SyncSyncfs, Jobs: 7, PgBinDir: "b",
+			RestoreTargetWAL: true, DryRun: true, NoSync: true, SyncMethod: rewind.SyncSyncfs, Jobs: 7, MaxRate: 100 << 10, PgBinDir: "b",
 			Restart: true, Timeout: 2 * time.Hour, KeepUndo: "u", FixPermissions: true,
 			Keep: []string{"a", "b"}, Exclude: []string{"log"}, KeepConfig: true,
 			WALArchives: []string{"auto", "s3://b/p"}, WALArchiveLayout: "wal-g",
@@ -217,7 +224,7 @@ func TestEnvironment(t *testing.T) {
 // TestHelp: under our own name --help and --version work in any place.
 func TestHelp(t *testing.T) {
 	self := thisProgram([]string{"/x/fastrewind"})
-	text := usage(self)
+	text := usage(self, nil)
 	for _, line := range []string{"--help", "-?", "-n --help", "-nP?", "--he", "-D t --help --bogus"} {
 		_, got := inProcess(t, nil, append([]string{"/x/fastrewind"}, strings.Fields(line)...)...)
 		if got != (result{text, "", 0}) {
@@ -230,10 +237,10 @@ func TestHelp(t *testing.T) {
 			t.Errorf("%s: got %+v", line, got)
 		}
 	}
-	for _, self := range []program{self, {path: stockName, name: stockName, stock: true}} {
-		for _, line := range strings.Split(usage(self), "\n") {
+	for _, text := range []string{text, usage(self, dialectOf(oldest)), usage(self, dialectOf(newest))} {
+		for _, line := range strings.Split(text, "\n") {
 			if len(line) > 95 {
-				t.Errorf("%s: line of %d columns: %s", self.name, len(line), line)
+				t.Errorf("line of %d columns: %s", len(line), line)
 			}
 		}
 	}

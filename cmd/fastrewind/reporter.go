@@ -20,6 +20,7 @@ type reporting struct {
 	debug    bool
 	progress progressStyle
 	now      func() time.Time
+	speech   func() *dialect // nil: our own; called when there is something to say
 }
 
 // reporter is the rewind.Reporter of the program. It also prints the error the program ends with.
@@ -102,8 +103,22 @@ func (r *reporter) Close() {
 	r.screen.erase()
 }
 
+// say puts a message into the words that the caller expects.
+func (r *reporter) say(m fault.Message) said {
+	return r.dialect().say(m)
+}
+
+func (r *reporter) dialect() *dialect {
+	if r.speech == nil {
+		return nil
+	}
+	return r.speech()
+}
+
 func (r *reporter) Info(format string, args ...any) {
-	r.log.Info(fmt.Sprintf(format, args...), r.phase())
+	if said := r.say(fault.Message{Format: format, Args: args}); !said.silent {
+		r.log.Info(said.text, r.part(detailPart, said.detail), r.phase())
+	}
 }
 
 func (r *reporter) Progress(format string, args ...any) {
@@ -124,7 +139,7 @@ func (r *reporter) Warn(text, advice string) {
 
 func (r *reporter) Debug(format string, args ...any) {
 	if r.debug {
-		r.log.Debug(fmt.Sprintf(format, args...), r.phase())
+		r.log.Debug(r.say(fault.Message{Format: format, Args: args}).text, r.phase())
 	}
 }
 
@@ -142,31 +157,72 @@ func (r *reporter) Start(phase rewind.Phase, total int64, unit rewind.Unit) rewi
 
 // Fail prints the error the program ends with, if there is one. Errors joined by errors.Join are printed one after
 // the other: stock sometimes says first what it could not open and then what it wanted it for.
-func (r *reporter) Fail(err error) {
+func (r *reporter) Fail(err error) { r.fail(err, false) }
+
+// fail prints one error. more says that another follows.
+func (r *reporter) fail(err error, more bool) {
 	if err == nil {
 		return
 	}
 	if list := joined(err); list != nil {
-		for _, one := range list {
-			r.Fail(one)
+		for i, one := range list {
+			r.fail(one, more || i < len(list)-1)
 		}
 		return
 	}
+	speech := r.dialect()
 	if bad := (complaint{}); errors.As(err, &bad) {
 		// getopt writes by itself, with argv[0] as it is and without "error: "; stock adds the hint.
 		if bad.text != "" {
 			_, _ = fmt.Fprintf(r.screen, "%s: %s\n", r.self.path, bad.text)
 		}
-		_, _ = fmt.Fprintf(r.screen, "%s: hint: %s\n", r.self.name, tryHelp(r.self))
+		before := ""
+		if speech.marksParts() {
+			before = r.self.name + ": hint: "
+		}
+		_, _ = fmt.Fprintf(r.screen, "%s%s\n", before, tryHelp(r.self))
 		return
 	}
-	said := fault.Error{Text: err.Error()}
+	words := fault.Error{Text: err.Error()}
+	message := fault.Message{Format: "%s", Args: []any{err.Error()}}
 	if inner := (*fault.Error)(nil); errors.As(err, &inner) {
-		said.Detail, said.Hint, said.Advice = inner.Detail, inner.Hint, inner.Advice
+		words.Detail, words.Hint, words.Advice = inner.Detail, inner.Hint, inner.Advice
+		if inner.Text == err.Error() {
+			message = inner.Message()
+		}
 	}
-	r.log.Error(strings.TrimSuffix(said.Text, "\n"),
-		r.part(detailPart, said.Detail), r.part(hintPart, said.Hint), r.part(advicePart, said.Advice), r.phase())
+	said := speech.say(message)
+	words.Text = strings.TrimSuffix(said.text, "\n")
+	if said.detail != "" {
+		words.Detail = said.detail
+	}
+	if r.format == textFormat && !speech.marksParts() {
+		r.failBefore15(words, speech.severity(message, more || words.Detail != ""))
+		return
+	}
+	r.log.Error(words.Text,
+		r.part(detailPart, words.Detail), r.part(hintPart, words.Hint), r.part(advicePart, words.Advice), r.phase())
 }
+
+// failBefore15 prints an error as 13 and 14 do: a detail is an error of its own.
+func (r *reporter) failBefore15(words fault.Error, severity string) {
+	hint := zap.Skip()
+	if words.Hint != "" {
+		hint = zap.String(bareHintPart, words.Hint)
+	}
+	if words.Detail == "" {
+		r.log.Error(words.Text, zap.String(severityPart, severity), hint)
+		return
+	}
+	r.log.Error(words.Text, zap.String(severityPart, severity))
+	if strings.HasPrefix(words.Detail, commandWas) {
+		severity = "fatal"
+	}
+	r.log.Error(words.Detail, zap.String(severityPart, severity), hint)
+}
+
+// commandWas begins the one detail that ends 13 and 14.
+const commandWas = "Command was: "
 
 // joined returns the errors put together by errors.Join, also behind wrappers that say nothing of their own; and nil for
 // any other error, such as one that was formatted with several causes.

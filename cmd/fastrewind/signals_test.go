@@ -42,6 +42,9 @@ func started(t *testing.T, name, play string) (*exec.Cmd, *bufio.Reader) {
 }
 
 func TestSignalStops(t *testing.T) {
+	heard := make(chan os.Signal, 1) // under nohup the programs would inherit that SIGHUP is ignored
+	signal.Notify(heard, syscall.SIGHUP)
+	defer signal.Stop(heard)
 	for _, c := range []struct {
 		name string
 		sig  syscall.Signal

@@ -3,8 +3,10 @@ package main
 import (
 	"errors"
 	"math"
+	"regexp"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/fastrewind/fastrewind/internal/fault"
@@ -53,6 +55,50 @@ func (d *durationValue) Set(s string) error {
 	*d = durationValue(time.Duration(n) * unit)
 	return nil
 }
+
+// rateValue is a number of bytes per second, written as pg_basebackup's --max-rate: kB/s, or with a suffix, of 1024 bytes
+// the kB. It has that option's texts, too (parse_max_rate, pg_basebackup.c), and its least value, but not its greatest,
+// 1 GB/s, and a fraction of a kB counts.
+type rateValue int64
+
+const (
+	leastRate = 32      // kB/s, as pg_basebackup's
+	mostRate  = 1 << 50 // kB/s: nothing is as fast, and as bytes it is a number still
+)
+
+// ratePattern is the number and what follows it, without the blanks around. C's strtod takes more, but hexadecimal,
+// infinite and undefined rates are nobody's wish.
+var ratePattern = regexp.MustCompile(`(?s)^\s*([-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?)\s*(.*?)\s*$`)
+
+func (r *rateValue) String() string { return strconv.FormatFloat(float64(*r)/1024, 'f', -1, 64) }
+func (r *rateValue) Type() string   { return "RATE" }
+func (r *rateValue) Set(s string) error {
+	m := ratePattern.FindStringSubmatch(s)
+	if m == nil {
+		return fault.New("transfer rate \"%s\" is not a valid value", s).WithHint(rateHint)
+	}
+	rate, err := strconv.ParseFloat(m[1], 64)
+	if err != nil {
+		return fault.Because(err, "invalid transfer rate \"%s\": %s", s, fault.M(syscall.ERANGE))
+	}
+	if rate <= 0 {
+		return fault.New("transfer rate must be greater than zero")
+	}
+	switch m[2] {
+	case "", "k":
+	case "M":
+		rate *= 1024
+	default:
+		return fault.New("invalid --max-rate unit: \"%s\"", m[2]).WithHint(rateHint)
+	}
+	if rate < leastRate || rate > mostRate {
+		return fault.New("transfer rate \"%s\" is out of range", s).WithHint("The least is %d kB per second.", leastRate)
+	}
+	*r = rateValue(rate * 1024)
+	return nil
+}
+
+const rateHint = "Give a number of kilobytes per second, or a number with k or M after it."
 
 // choiceValue is on, off or auto.
 type choiceValue rewind.Choice

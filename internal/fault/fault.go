@@ -21,7 +21,18 @@ type Error struct {
 	Hint   string // stock's hint line, or empty
 	Advice string // ours: what was found where, and what to do next; empty if Text says it all
 	Err    error  // the cause, or nil
+
+	message Message // Text before it was formatted
 }
+
+// Message is a text before it is formatted. Its format also names it, as a msgid does in gettext: who prints it may put
+// another in its place that takes the same arguments, as pg_rewind of one major words things otherwise than that of another.
+type Message struct {
+	Format string
+	Args   []any // not to be changed
+}
+
+func (m Message) String() string { return fmt.Sprintf(m.Format, m.Args...) }
 
 func (e *Error) Error() string { return e.Text }
 func (e *Error) Unwrap() error { return e.Err }
@@ -32,13 +43,24 @@ var ErrFatal = errors.New("fatal")
 
 // New makes an Error whose text is formatted as by fmt.Sprintf.
 func New(format string, args ...any) *Error {
-	return &Error{Text: fmt.Sprintf(format, args...)}
+	return &Error{Text: fmt.Sprintf(format, args...), message: Message{format, args}}
 }
 
 // Because makes an Error with a cause. The text does not show the cause by itself: end it with M(cause) where stock
 // prints %m.
 func Because(cause error, format string, args ...any) *Error {
-	return &Error{Text: fmt.Sprintf(format, args...), Err: cause}
+	return &Error{Text: fmt.Sprintf(format, args...), Err: cause, message: Message{format, args}}
+}
+
+// Message is Text before it was formatted. Of an error that says no more than its cause, it is the cause's.
+func (e *Error) Message() Message {
+	if inner := (*Error)(nil); e.message.Format == "%s" && errors.As(e.Err, &inner) && inner.Text == e.Text {
+		return inner.Message()
+	}
+	if e.message.String() != e.Text { // it was set, or an argument has changed
+		return Message{"%s", []any{e.Text}}
+	}
+	return e.message
 }
 
 // WithDetail sets the detail line and returns e.

@@ -28,6 +28,33 @@ func TestParts(t *testing.T) {
 	}
 }
 
+func TestMessage(t *testing.T) {
+	first := New("%d of %s", 1, "two")
+	set := New("%d", 1)
+	set.Text = "another"
+	later := []byte("x")
+	changed := New("%s", later)
+	later[0] = 'y'
+	for _, tt := range []struct {
+		e            *Error
+		format, text string
+	}{
+		{first, "%d of %s", "1 of two"},
+		{Because(first, "%s", first.Error()), "%d of %s", "1 of two"},
+		{Because(fmt.Errorf("wrapped: %w", first), "%s", first), "%d of %s", "1 of two"},
+		{Because(first, "%s, and more", first), "%s, and more", "1 of two, and more"},
+		{Because(fs.ErrNotExist, "%s", "x"), "%s", "x"},
+		{set, "%s", "another"},
+		{changed, "%s", "x"},
+		{&Error{Text: "50%"}, "%s", "50%"},
+		{New("50%%"), "50%%", "50%"},
+	} {
+		if got := tt.e.Message(); got.Format != tt.format || got.String() != tt.text {
+			t.Errorf("%q: %+v", tt.e, got)
+		}
+	}
+}
+
 // TestM compares with the C library's strerror (glibc 2.36).
 func TestM(t *testing.T) {
 	for errno, want := range map[syscall.Errno]string{

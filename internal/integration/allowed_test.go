@@ -62,51 +62,47 @@ func writtenMeanwhile(source *pgtest.Cluster) []pgtest.Allow {
 
 // keptFromRedo is the target's WAL from the redo point of the last common checkpoint to the segment of its record, where
 // the source has removed it: replay begins there. Stock keeps the target's segments from the record on.
-var keptFromRedo = pgtest.Allow{
-	Reason: "WAL kept from the redo point on",
-	Match: func(d pgtest.Difference) (bool, error) {
-		name, ok := strings.CutPrefix(d.Path, "pg_wal/")
-		if !ok || d.Kind != pgtest.OnlyInA {
-			return false, nil
-		}
-		root := strings.TrimSuffix(d.PathA, "/"+d.Path)
-		control, err := pgtest.ReadControl(root)
-		if err != nil {
-			return false, err
-		}
-		_, seg, ok := pg.ParseSegmentName(name, control.SegSize)
-		if !ok {
-			return false, nil
-		}
-		redo, checkpoint, err := labelled(root)
-		if err != nil {
-			return false, err
-		}
-		return redo.Seg(control.SegSize) <= seg && seg < checkpoint.Seg(control.SegSize), nil
-	},
-}
+var keptFromRedo = onlyOurs("WAL kept from the redo point on", func(seg, redo, checkpoint pg.SegNo) bool {
+	return redo <= seg && seg < checkpoint
+})
 
 // neededFromArchive is WAL of the source's timeline that the source has removed and that replay will want: ours looks for it
 // in the archive and finds it, stock leaves that to the server.
-var neededFromArchive = pgtest.Allow{
-	Reason: "WAL the source has removed, from the archive",
-	Match: func(d pgtest.Difference) (bool, error) {
-		name, ok := strings.CutPrefix(d.Path, "pg_wal/")
-		if !ok || d.Kind != pgtest.OnlyInA {
+var neededFromArchive = onlyOurs("WAL the source has removed, from the archive", func(seg, _, checkpoint pg.SegNo) bool {
+	return seg >= checkpoint
+})
+
+// onlyOurs are segments in our pg_wal alone, of those that match by where our backup_label says that replay begins.
+func onlyOurs(reason string, match func(seg, redo, checkpoint pg.SegNo) bool) pgtest.Allow {
+	return pgtest.Allow{Reason: reason, Match: func(d pgtest.Difference) (bool, error) {
+		if d.Kind != pgtest.OnlyInA {
 			return false, nil
 		}
 		root := strings.TrimSuffix(d.PathA, "/"+d.Path)
-		control, err := pgtest.ReadControl(root)
-		if err != nil {
+		seg, control, err := segmentOf(d, root)
+		if err != nil || control == nil {
 			return false, err
 		}
-		_, seg, ok := pg.ParseSegmentName(name, control.SegSize)
-		if !ok {
-			return false, nil
-		}
-		_, checkpoint, err := labelled(root)
-		return err == nil && seg >= checkpoint.Seg(control.SegSize), err
-	},
+		redo, checkpoint, err := labelled(root)
+		return err == nil && match(seg, redo.Seg(control.SegSize), checkpoint.Seg(control.SegSize)), err
+	}}
+}
+
+// segmentOf is the segment that differs, and the control file of its tree; nil if what differs is no segment.
+func segmentOf(d pgtest.Difference, root string) (pg.SegNo, *pgtest.Control, error) {
+	name, ok := strings.CutPrefix(d.Path, "pg_wal/")
+	if !ok {
+		return 0, nil, nil
+	}
+	control, err := pgtest.ReadControl(root)
+	if err != nil {
+		return 0, nil, err
+	}
+	_, seg, ok := pg.ParseSegmentName(name, control.SegSize)
+	if !ok {
+		return 0, nil, nil
+	}
+	return seg, &control, nil
 }
 
 // labelled reads where replay will begin, and which checkpoint made it so.

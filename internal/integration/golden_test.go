@@ -1,6 +1,7 @@
 // Package integration holds the tests that need several servers at once and the built program.
 //
 //	golden_test.go     the scenarios, and what is done with each: equality with stock pg_rewind
+//	words_test.go      what is said under the name pg_rewind, on every major
 //	majors_test.go     one scenario on every major of PostgreSQL
 //	loads_test.go      what servers do before and after they part
 //	part_test.go       how servers part

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"hash/crc32"
 	"time"
+
+	"github.com/fastrewind/fastrewind/internal/fault"
 )
 
 // DBState is the state field of pg_control (DBState, pg_control.h).
@@ -119,6 +121,8 @@ type Control struct {
 type ControlError struct {
 	Text   string // stock's words (get_control_data, pg_rewind.c)
 	Detail string // expected and found
+
+	Message fault.Message // Text before it was formatted, where there was something to format
 }
 
 func (e *ControlError) Error() string { return e.Text }
@@ -185,10 +189,11 @@ func DecodeControl(data []byte) (*Control, error) {
 		if c.SegSize == 1 {
 			plural = ""
 		}
-		return nil, &ControlError{
-			Text: fmt.Sprintf("WAL segment size must be a power of two between 1 MB and 1 GB, "+
-				"but the control file specifies %d byte%s", int32(c.SegSize), plural),
+		m := fault.Message{
+			Format: "WAL segment size must be a power of two between 1 MB and 1 GB, but the control file specifies %d byte%s",
+			Args:   []any{int32(c.SegSize), plural},
 		}
+		return nil, &ControlError{Text: m.String(), Message: m}
 	}
 	if found, want := u32(at.crc), CRC32C(data[:at.crc]); found != want {
 		return nil, &ControlError{

@@ -18,6 +18,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/fastrewind/fastrewind/internal/fault"
+	"github.com/fastrewind/fastrewind/internal/pgtest"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -26,7 +27,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 // code under test is a script that changes the user and then becomes the server.
 type cluster struct {
 	t    *testing.T
-	bin  string // the distribution's programs
+	bin  string // PostgreSQL 15's programs
 	top  string // what is there is the server's user's
 	data string
 	pg   *Postgres
@@ -37,9 +38,9 @@ func newCluster(t *testing.T) *cluster {
 	if testing.Short() {
 		t.Skip("real servers are left out of short tests")
 	}
-	bin := os.Getenv("PG_BINDIR")
-	if bin == "" {
-		bin = "/usr/lib/postgresql/15/bin"
+	bin, err := pgtest.FindMajor(15)
+	if err != nil {
+		t.Fatal(err)
 	}
 	top, err := os.MkdirTemp("/tmp", "pgbin")
 	if err != nil {

@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -90,8 +91,33 @@ const (
 	maxVersionBytes = 1024
 )
 
-// try asks the program at a place for its version.
+// Beside asks the server program that lies beside this one, as it does beside pg_rewind, for its version; beside the name it
+// was called by, if that is a link, before where that leads. It may be of any major; ok is false if there is none that answers.
+func Beside(ctx context.Context, programPath string) (found *Postgres, ok bool) {
+	list := places(&Options{}, ownPath(programPath))
+	slices.Reverse(list)
+	for _, p := range list {
+		if p.why != besideProgram {
+			continue
+		}
+		if found, err := p.ask(ctx); err == nil {
+			return found, true
+		}
+	}
+	return nil, false
+}
+
+// try asks the program at a place for its version, which must be of the major.
 func (p place) try(ctx context.Context, major int) (*Postgres, error) {
+	found, err := p.ask(ctx)
+	if err == nil && found.Major != major {
+		return nil, &wrongVersionError{found.Version}
+	}
+	return found, err
+}
+
+// ask asks the program at a place for its version.
+func (p place) ask(ctx context.Context) (*Postgres, error) {
 	if err := executable(p.path); err != nil {
 		return nil, err
 	}
@@ -111,7 +137,8 @@ func (p place) try(ctx context.Context, major int) (*Postgres, error) {
 		return nil, fmt.Errorf("asked for its version: %s", proc.Failure(err))
 	}
 	version := out.line()
-	if got, ok := parseVersion(version); !ok || got != major {
+	major, ok := parseVersion(version)
+	if !ok {
 		return nil, &wrongVersionError{version}
 	}
 	return &Postgres{Path: p.path, Version: version, Major: major}, nil

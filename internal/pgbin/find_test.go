@@ -93,6 +93,40 @@ func TestFindOrder(t *testing.T) {
 	}
 }
 
+func TestBeside(t *testing.T) {
+	top := t.TempDir()
+	at := func(name string) string { return filepath.Join(top, name) }
+	own := program(t, at("real/fastrewind"))
+	if err := os.MkdirAll(at("linked"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink(own, at("linked/pg_rewind")); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("PATH", fake(t, at("path"), says(17))+":/usr/bin:/bin")
+	if p, ok := Beside(t.Context(), at("linked/pg_rewind")); ok {
+		t.Errorf("found %+v, which is not beside it", p)
+	}
+	// The last place first.
+	for _, tt := range []struct {
+		dir   string
+		major int
+	}{{"real", 13}, {"linked", 18}} {
+		fake(t, at(tt.dir), says(tt.major))
+		if p, ok := Beside(t.Context(), at("linked/pg_rewind")); !ok || p.Path != at(tt.dir+"/postgres") || p.Major != tt.major {
+			t.Errorf("%s: found %+v, %v", tt.dir, p, ok)
+		}
+	}
+	// What says nothing is no server.
+	fake(t, at("linked"), "exit 1")
+	if p, ok := Beside(t.Context(), at("linked/pg_rewind")); !ok || p.Major != 13 {
+		t.Errorf("found %+v, %v", p, ok)
+	}
+	if p, ok := Beside(t.Context(), "/does/not/exist/pg_rewind"); ok {
+		t.Errorf("found %+v", p)
+	}
+}
+
 func TestFindNothing(t *testing.T) {
 	top := t.TempDir()
 	own := program(t, filepath.Join(top, "bin", "pg_rewind"))

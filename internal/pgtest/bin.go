@@ -85,6 +85,10 @@ func FindBinDir() (string, error) {
 	return dir, err
 }
 
+// FindMajor finds the directory with the programs of a major: $PG_BINDIR if it holds that major, else a usual place, else
+// where scripts/install-postgres puts them.
+func FindMajor(major int) (string, error) { return installed(major) }
+
 // findPostgres finds the programs in a given directory, or of a given major, or those of FindBinDir.
 func findPostgres(given string, major int) (dir string, found int, err error) {
 	if given == "" && major == 0 {

@@ -21,14 +21,13 @@ func anyOf(blocks iter.Seq[uint32]) bool {
 	return false
 }
 
-// spans joins the blocks that lie wholly below end (bytes) to spans, reading through gaps of at most maxGap blocks.
+// appendSpans joins the blocks that lie wholly below end (bytes) to spans, reading through gaps of at most maxGap blocks.
 //
 // A block beyond the end of either side is dropped: if it is beyond the source's, the target is truncated there; if
 // beyond the target's, it arrives with the tail (process_target_wal_block_change, filemap.c). To copy the unchanged
 // blocks of a gap is safe: they lie between two copied ones, and replay from the checkpoint on repairs whatever the
 // source changes in them meanwhile, as it does for the copied ones.
-func spans(blocks iter.Seq[uint32], end int64, maxGap int) []Span {
-	var out []Span
+func appendSpans(out []Span, blocks iter.Seq[uint32], end int64, maxGap int) []Span {
 	reach := int64(maxGap) * pg.BlockSize
 	for b := range blocks {
 		off := int64(b) * pg.BlockSize

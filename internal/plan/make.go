@@ -1,6 +1,8 @@
 package plan
 
 import (
+	"slices"
+
 	"github.com/fastrewind/fastrewind/internal/fault"
 	"github.com/fastrewind/fastrewind/internal/pg"
 )
@@ -144,6 +146,7 @@ type maker struct {
 	Input
 	actions byKind
 	plan    *Plan
+	spans   []Span // of the file before; for the next one
 }
 
 // path takes one path's decision and adds what follows from it. One of source and target may be nil.
@@ -193,7 +196,9 @@ func (m *maker) path(source, target *pg.Entry) error {
 	case relation:
 		copied := m.copied(path, source.Size)
 		if m.Blocks != nil && !copied {
-			a.Blocks = spans(m.Blocks.Blocks(rel), min(source.Size, target.Size), m.MaxGapBlocks)
+			m.spans = appendSpans(m.spans[:0], m.Blocks.Blocks(rel), min(source.Size, target.Size), m.MaxGapBlocks)
+			// No larger than it must be: in a cluster of 10 TB with 1% changed at random, spans are most of the memory.
+			a.Blocks = slices.Clone(m.spans)
 		}
 		a.Kind = relationAction(source, target, a.Blocks)
 		if a.Kind == CopyTail && copied {

@@ -1,6 +1,7 @@
 package rewind
 
 import (
+	"runtime"
 	"time"
 
 	"github.com/fastrewind/fastrewind/internal/plan"
@@ -29,7 +30,8 @@ type Config struct {
 	ConfigFile        string     // --config-file: passed to the target's postgres as config_file
 	NoEnsureShutdown  bool       // --no-ensure-shutdown: no crash recovery of an unclean target
 	PgBinDir          string     // --pg-bindir: where the target's postgres is, before any other place
-	Jobs              int        // -j: workers of the scan and of the copy, and connections to the source; at least 1
+	Jobs              int        // -j: workers of the scan and of the copy, and connections to the source; 0: see MostJobs
+	MaxRate           int64      // --max-rate: bytes per second read from the source, by all workers together; 0: no limit
 
 	Restart        bool          // --restart: copy again what an interrupted run has copied; its block map is used all the same
 	Timeout        time.Duration // --timeout: of the whole run; 0: none
@@ -68,3 +70,17 @@ const (
 	ChoiceOn   Choice = "on"
 	ChoiceOff  Choice = "off"
 )
+
+// MostJobs is how many workers, and connections to the source, there are at most if the user leaves the number to us.
+// A rewind must not eat the source's max_connections by default.
+const MostJobs = 8
+
+// decideJobs fills in the number of jobs, which the user may have left to us: one for each processor, and at least two,
+// since a worker spends part of its time waiting. most is how many may copy at the same time if that is of use.
+func (c *Config) decideJobs() (most int) {
+	if c.Jobs > 0 {
+		return c.Jobs
+	}
+	c.Jobs = min(max(runtime.GOMAXPROCS(0), 2), MostJobs)
+	return MostJobs
+}

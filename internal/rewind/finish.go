@@ -36,7 +36,7 @@ type consistency struct {
 func (r *run) copyAll(
 	ctx context.Context, cp *copier.Copier, p *plan.Plan, div divergence, f *facts,
 ) (consistency, error) {
-	if err := cp.Run(ctx, r.source, p); err != nil { // begin has saved the undo
+	if err := cp.Run(ctx, r.copySource(p), p); err != nil { // begin has saved the undo
 		return consistency{}, err
 	}
 	after, err := r.readSourceControl(ctx)
@@ -103,6 +103,7 @@ func (r *run) finish(ctx context.Context, target fsx.FS, cp *copier.Copier, f *f
 	s := cp.Stats()
 	r.rep.Note("copied %d MB into %d files, made %d directories and links, truncated %d files, removed %d",
 		s.Bytes>>20, s.Files, s.Made, s.Truncated, s.Removed+s.Gone)
+	r.noteRate()
 	r.rep.Info("Done!")
 	return nil
 }
@@ -181,7 +182,7 @@ func (r *run) secondWALPass(
 		})
 	}
 	gone := cp.Stats().Gone
-	if err := r.carryOut(ctx, cp, r.source, p); err != nil {
+	if err := r.carryOut(ctx, cp, r.copySource(p), p); err != nil {
 		return nil, err
 	}
 	if cp.Stats().Gone > gone {

@@ -56,7 +56,7 @@ func (r *run) gather(ctx context.Context, div divergence) (*facts, error) {
 	})
 	listing := r.rep.Start(PhaseListing, 0, Files)
 	g.Go(func() (err error) {
-		if f.source, err = r.source.List(ctx, r.cfg.Jobs, listing.Add); err == nil {
+		if f.source, err = r.source.List(ctx, r.sourceJobs(), listing.Add); err == nil {
 			close(listed)
 		}
 		return err

@@ -55,8 +55,9 @@ func Run(ctx context.Context, cfg Config, rep Reporter) error {
 		ctx, cancel = context.WithTimeoutCause(ctx, cfg.Timeout, fault.New("the time given by --timeout is over"))
 		defer cancel()
 	}
+	most := cfg.decideJobs()
 	for attempt := 1; ; attempt++ {
-		r := &run{cfg: cfg, rep: rep}
+		r := &run{cfg: cfg, rep: rep, mostJobs: most}
 		err := r.verdict(ctx, r.rewind(ctx))
 		if changed := (*fetch.SourceChangedError)(nil); errors.As(err, &changed) && ctx.Err() == nil && attempt < maxAttempts {
 			// It failed over. What is true of the new one is found out as after any interruption.
@@ -81,6 +82,9 @@ func (r *run) rewind(ctx context.Context) error {
 	// What the user named must be there, and nobody may be using it. What an interrupted run has left is gone on with.
 	if err := r.openTarget(ctx); err != nil {
 		return err
+	}
+	if cfg.DryRun {
+		rep.Info("executing in dry-run mode")
 	}
 	if err := r.openSource(ctx); err != nil {
 		return err
@@ -250,7 +254,10 @@ type run struct {
 	source     source
 	live       liveSource  // the same, if it is a server
 	sourceCtl  *pg.Control // before anything was listed
-	restoreCmd string      // under -c
+	mostJobs   int         // copying at the same time
+	trip       time.Duration
+	limit      *limiter // of --max-rate, once something is copied; nil: there is none
+	restoreCmd string   // under -c
 	wal        *walStores
 	toKeep     []string // segments in the spool that are to be put into the target's pg_wal
 
@@ -292,6 +299,7 @@ func (r *run) close() {
 func (r *run) copyOptions(progress func(int64)) copier.Options {
 	opts := copier.Options{
 		Jobs:     r.cfg.Jobs,
+		MostJobs: r.mostJobs,
 		FileMode: r.modes.file,
 		DirMode:  r.modes.dir,
 		Sync:     r.syncMethod(),
@@ -309,7 +317,9 @@ func (r *run) copyOptions(progress func(int64)) copier.Options {
 	if r.past != nil {
 		opts.MadeBefore = func(path string) bool { return !r.past.hasWhole(path) }
 	}
-	if r.live == nil {
+	if r.live != nil {
+		opts.Jobs, opts.MostBatchBytes = r.sourceJobs(), mostBatchBytes(r.trip)
+	} else {
 		opts.StrictSizes = true
 		opts.SourceDir = r.cfg.SourceDir
 		opts.ChunkBytes = localChunkBytes

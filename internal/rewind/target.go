@@ -165,6 +165,9 @@ func decodeControl(data []byte, side, where string) (*pg.Control, error) {
 				side, where, unknown.ControlVersion, unknown.CatalogVersion, pg.Majors())
 	case errors.As(err, &bad):
 		f := fault.Because(err, "%s", bad.Text)
+		if bad.Message.Format != "" {
+			f = fault.Because(err, bad.Message.Format, bad.Message.Args...)
+		}
 		if bad.Detail != "" {
 			return nil, f.Advise("In global/pg_control of the %s %s: %s.", side, where, bad.Detail)
 		}

@@ -91,6 +91,7 @@ func (r *run) carryOut(ctx context.Context, cp *copier.Copier, source copier.Sou
 // Undo puts the target of an earlier run with --keep-undo back as it was before that run, from the directory named there.
 // cfg needs TargetDir, KeepUndo and Jobs. Errors are as Run's; what was interrupted can be run again.
 func Undo(ctx context.Context, cfg Config, rep Reporter) error {
+	cfg.decideJobs()
 	m, err := datadir.Mode(cfg.TargetDir)
 	if err != nil {
 		return err

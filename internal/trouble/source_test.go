@@ -71,6 +71,7 @@ func TestSource(t *testing.T) {
 		s.launch(conninfo(whole)).wait(exitDone)
 		s.judge(s.source)
 	})
+	h.run("spared by --max-rate", func(t *testing.T) { limitedRate(t, h.stage(t)) })
 	h.run("tables and a database vanish", func(t *testing.T) {
 		s := h.stage(t)
 		k := newLink(t, s.source, trouble{})

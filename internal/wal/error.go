@@ -3,6 +3,7 @@ package wal
 import (
 	"fmt"
 
+	"github.com/fastrewind/fastrewind/internal/fault"
 	"github.com/fastrewind/fastrewind/internal/pg"
 )
 
@@ -26,6 +27,8 @@ type Error struct {
 	LSN    pg.LSN // of the record that was to be read
 	Reason string // PostgreSQL's words; empty if Unreadable
 	Err    error  // the cause, if Unreadable
+
+	message fault.Message // Reason before it was formatted
 }
 
 func (e *Error) Error() string {
@@ -37,10 +40,19 @@ func (e *Error) Error() string {
 
 func (e *Error) Unwrap() error { return e.Err }
 
+// Message is Reason as it was before it was formatted, for who says it in the words of another major; or, if there is none,
+// in the form of one.
+func (e *Error) Message() fault.Message {
+	if e.message.Format == "" {
+		return fault.Message{Format: "%s", Args: []any{e.Reason}}
+	}
+	return e.message
+}
+
 func corrupt(at pg.LSN, format string, args ...any) *Error {
-	return &Error{Kind: Corrupt, LSN: at, Reason: fmt.Sprintf(format, args...)}
+	return &Error{Kind: Corrupt, LSN: at, Reason: fmt.Sprintf(format, args...), message: fault.Message{Format: format, Args: args}}
 }
 
 func endOfWAL(at pg.LSN, format string, args ...any) *Error {
-	return &Error{Kind: EndOfWAL, LSN: at, Reason: fmt.Sprintf(format, args...)}
+	return &Error{Kind: EndOfWAL, LSN: at, Reason: fmt.Sprintf(format, args...), message: fault.Message{Format: format, Args: args}}
 }

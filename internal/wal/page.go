@@ -64,19 +64,19 @@ type Format struct {
 
 // check makes the checks of XLogReaderValidatePageHeader, in its order, on the page that is supposed to start at page.
 // name is the segment's file name, for messages. rec is the record on whose behalf the page is read. The timeline's
-// sequence is checked by the caller, who knows what was read before.
+// sequence is checked by the caller, who knows what was read before. Only from 16 on the page's position is in the messages.
 func (f *Format) check(h pageHeader, page, rec pg.LSN, name func(pg.SegNo) string) *Error {
 	offset := uint32(uint64(page) & uint64(f.SegSize-1))
 	segment := func() string { return name(page.Seg(f.SegSize)) }
 	if h.magic() != f.Version.WALMagic {
-		e := corrupt(rec, "invalid magic number %04X in log segment %s, offset %d", h.magic(), segment(), offset)
+		e := corrupt(rec, "invalid magic number %04[1]X in log segment %[2]s, offset %[4]d", h.magic(), segment(), page, offset)
 		if h.magic() == 0 {
 			e.Kind = EndOfWAL
 		}
 		return e
 	}
 	if h.info()&^f.Version.WAL.PageAll != 0 {
-		return corrupt(rec, "invalid info bits %04X in log segment %s, offset %d", h.info(), segment(), offset)
+		return corrupt(rec, "invalid info bits %04[1]X in log segment %[2]s, offset %[4]d", h.info(), segment(), page, offset)
 	}
 	switch {
 	case h.info()&pageLongHeader != 0:
@@ -92,10 +92,10 @@ func (f *Format) check(h pageHeader, page, rec pg.LSN, name func(pg.SegNo) strin
 		}
 	case offset == 0:
 		// A segment's first page without the long header: hardly a WAL file at all.
-		return corrupt(rec, "invalid info bits %04X in log segment %s, offset %d", h.info(), segment(), offset)
+		return corrupt(rec, "invalid info bits %04[1]X in log segment %[2]s, offset %[4]d", h.info(), segment(), page, offset)
 	}
 	if h.pageAddr() != page {
-		e := corrupt(rec, "unexpected pageaddr %v in log segment %s, offset %d", h.pageAddr(), segment(), offset)
+		e := corrupt(rec, "unexpected pageaddr %[1]v in log segment %[2]s, offset %[4]d", h.pageAddr(), segment(), page, offset)
 		if h.pageAddr() < page {
 			e.Kind = EndOfWAL // what a recycled segment still holds
 		}

@@ -266,8 +266,8 @@ func (r *Reader) page(page, rec pg.LSN) (pageHeader, error) {
 	// A timeline never goes back along the log. Going back over pages already read is no news.
 	if page > r.tliPage {
 		if h.tli() < r.tli {
-			return nil, corrupt(rec, "out-of-sequence timeline ID %d (after %d) in log segment %s, offset %d",
-				h.tli(), r.tli, r.src.SegmentName(page.Seg(r.format.SegSize)),
+			return nil, corrupt(rec, "out-of-sequence timeline ID %[1]d (after %[2]d) in log segment %[3]s, offset %[5]d",
+				h.tli(), r.tli, r.src.SegmentName(page.Seg(r.format.SegSize)), page,
 				uint64(page)&uint64(r.format.SegSize-1))
 		}
 		r.tli, r.tliPage = h.tli(), page
