@@ -32,6 +32,10 @@ deps: ## install what is missing: PostgreSQL 15, a C compiler, make, archivers a
 	scripts/install-archivers
 	scripts/install-managers
 
+.PHONY: majors
+majors: ## install PostgreSQL 13 to 19 side by side, in /opt/pg or PG_PREFIX; make test runs on all it finds
+	scripts/install-deps majors
+
 .PHONY: demo
 demo: ## a failover, a divergence and a rewind on real servers, from nothing
 	scripts/demo.sh
@@ -59,7 +63,7 @@ survival: ## 200 rewinds killed at random and gone on with, on real servers
 
 .PHONY: race
 race: ## unit tests with the race detector
-	scripts/test -race -short -count=1 -timeout $(TIMEOUT) $(ARGS) $(PKG)
+	CGO_ENABLED=1 scripts/test -race -short -count=1 -timeout $(TIMEOUT) $(ARGS) $(PKG)
 
 .PHONY: fuzz
 fuzz: ## run every fuzz function for FUZZTIME (30s)
@@ -69,16 +73,26 @@ fuzz: ## run every fuzz function for FUZZTIME (30s)
 .PHONY: lint
 lint: ## golangci-lint with .golangci.yml, and a syntax check of the scripts
 	for script in scripts/* .ci/run; do bash -n "$$script"; done
-	$(GO) build -C tools -o ../.cache/golangci-lint github.com/golangci/golangci-lint/v2/cmd/golangci-lint
+	$(GO) build -C tools -ldflags '-s -w' -o ../.cache/golangci-lint github.com/golangci/golangci-lint/v2/cmd/golangci-lint
 	.cache/golangci-lint config verify
 	.cache/golangci-lint run ./...
 
 .PHONY: check
 check: lint build test race fuzz demo ## all of the above
 
+BENCH_OUT ?= .cache/bench
 .PHONY: bench
-bench: ## fastrewind against pg_rewind on identical copies; about 20 GB of disk; ARGS='-scenario dir -scale 3/1.75 -runs 5'
-	$(GO) run ./bench $(ARGS)
+bench: ## fastrewind against pg_rewind on identical copies, report and plots into BENCH_OUT (.cache/bench); about 10 minutes, 20 GB of disk; ARGS='-scenario dir,kept-wal -scale 3/1.75 -runs 5', or ARGS=-help
+	$(GO) run ./bench -out $(BENCH_OUT) $(ARGS)
+	$(GO) run -C tools/plots . -in $(abspath $(BENCH_OUT))/bench.json
+
+# The hot loops, without servers and disks. To compare: benchstat OLD .cache/microbench.txt
+MICRO := CRC32C|Images|SmallRecords|Floor|Insert|Spans|ChunkWrite|DecodeChunk
+.PHONY: microbench
+microbench: ## Go benchmarks of the hot loops, 10 runs each, into .cache/microbench.txt for benchstat; COUNT=10
+	mkdir -p .cache
+	$(GO) test -run '^$$' -bench '^Benchmark($(MICRO))' -benchmem -count $(or $(COUNT),10) \
+		./internal/pg ./internal/wal ./scan ./internal/plan ./copier ./fetch | tee .cache/microbench.txt
 
 .PHONY: dist
 dist: ## programs, deb, rpm, manual, SBOM for amd64 and arm64, in dist
@@ -91,6 +105,10 @@ test-dist: ## build dist twice, in different directories, and compare every byte
 .PHONY: test-deb
 test-deb: ## install the deb from dist into a clean Debian (debootstrap; root) and run the demo there
 	scripts/test-deb dist/fastrewind_*_$$(dpkg --print-architecture).deb
+
+.PHONY: test-rpm
+test-rpm: ## install the rpms from dist into an empty directory with rpm (root), look at them there, and erase them
+	for rpm in dist/fastrewind-*.rpm; do scripts/test-rpm "$$rpm" || exit 1; done
 
 .PHONY: clean
 clean: ## remove what was built

@@ -17,6 +17,7 @@ func measure(tb pgtest.TB, cfg config) *result {
 	ours := pgtest.BuildFastrewind(tb)
 	var current *fixture
 	var p *pair
+	var dir string // of p
 	for _, s := range cfg.scenarios {
 		if s.codecs {
 			cfg.logf("running the benchmarks of codecs")
@@ -26,13 +27,31 @@ func measure(tb pgtest.TB, cfg config) *result {
 			}
 			continue
 		}
-		if s.fixture != current {
+		if s.special != nil && s.fixture == nil {
+			if p != nil {
+				p.drop(tb)
+				current, p = nil, nil
+			}
+			res.Scenarios = append(res.Scenarios, s.special(tb, &cfg, res, nil, s, ours))
+			continue
+		}
+		if wanted := cfg.dirOf(s); s.fixture != current || wanted != dir {
 			if p != nil {
 				p.drop(tb)
 			}
 			cfg.logf("making clusters: %s, scale %s", s.fixture.name, cfg.scale.Name)
-			current, p = s.fixture, s.fixture.make(tb, &cfg)
+			there := cfg
+			there.dir = wanted
+			current, dir, p = s.fixture, wanted, s.fixture.make(tb, &there)
+			machine := res.Machine
 			res.describe(tb, p, ours)
+			if wanted != cfg.dir && machine.CPU != "" {
+				res.Machine = machine // the one that most scenarios were measured on
+			}
+		}
+		if s.special != nil {
+			res.Scenarios = append(res.Scenarios, s.special(tb, &cfg, res, p, s, ours))
+			continue
 		}
 		res.Scenarios = append(res.Scenarios, measureScenario(tb, &cfg, p, s, contenders(p.env, ours, cfg.jobs)))
 	}
@@ -44,10 +63,14 @@ func measure(tb pgtest.TB, cfg config) *result {
 // down for a while slows all of them.
 func measureScenario(tb pgtest.TB, cfg *config, p *pair, s scenario, list []contender) scenarioResult {
 	p.be(s.source)
+	defer s.open(tb, p)()
 	if s.access = s.openArchive(tb, cfg, p); s.access != nil {
 		list = withMoreJobs(list)
 	}
 	sr := scenarioResult{Name: s.name, About: s.about, Source: s.source, DryRun: s.dryRun, Goal: s.goal}
+	if s.before > 0 && p.env.Major >= s.before {
+		sr.Goal = 1
+	}
 	if a := s.access; a != nil {
 		sr.Archive, sr.Missing = a.about, len(a.missing)
 		sr.Allowed, sr.Compared = compareArchived(tb, p, s, list), true
@@ -60,8 +83,15 @@ func measureScenario(tb pgtest.TB, cfg *config, p *pair, s scenario, list []cont
 	for round := range cfg.runs {
 		var stock saved
 		for i, c := range list {
-			rest(tb, p)
+			cold := s.rest(tb, p)
+			if s.proxy != nil {
+				s.proxy.roundTrips() // those of the floors
+			}
 			m := runOnce(tb, p, c, s)
+			m.Cold = cold
+			if s.proxy != nil {
+				m.RoundTrips = s.proxy.roundTrips()
+			}
 			cfg.logf("%s, round %d of %d: %s: %.2f s, CPU %.2f s, %d MB%s",
 				s.name, round+1, cfg.runs, c.name, m.Wall, m.cpu(), m.MaxRSS>>20, m.Phases)
 			samples[i] = append(samples[i], m)
@@ -79,7 +109,7 @@ func measureScenario(tb pgtest.TB, cfg *config, p *pair, s scenario, list []cont
 		}
 		last := samples[len(list)-1][round]
 		for i, f := range s.floors {
-			rest(tb, p)
+			s.rest(tb, p)
 			n := f.bytes(last.Counts)
 			took := f.run(tb, p, s, n)
 			floors[i].Bytes = n
@@ -91,6 +121,8 @@ func measureScenario(tb pgtest.TB, cfg *config, p *pair, s scenario, list []cont
 		sr.Contenders = append(sr.Contenders, summarize(c, samples[i], samples[0]))
 	}
 	sr.Floors = floors
+	sr.About = withRoundTrips(sr.About, list, samples)
+	sr.About = withColdness(sr.About, fileSystem(p.env.Root), samples)
 	return sr
 }
 

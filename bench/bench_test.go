@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -14,14 +15,21 @@ import (
 	"github.com/fastrewind/fastrewind/internal/pgtest"
 )
 
-// TestScenarios runs every scenario once, with clusters that are too small to measure anything.
+// TestScenarios runs every scenario once in which programs run in turn, with clusters that are too small to measure anything.
+// For the others see structure_test.go.
 func TestScenarios(t *testing.T) {
 	if testing.Short() {
 		t.Skip("starts servers")
 	}
+	var plain []string
+	for _, s := range allScenarios() {
+		if s.special == nil {
+			plain = append(plain, s.name)
+		}
+	}
 	out := t.TempDir()
 	var stdout, stderr bytes.Buffer
-	if err := run(t.Context(), []string{"-scale", "TINY", "-runs", "1", "-jobs", "2", "-out", out, "-dir", memoryDir(t)}, &stdout, &stderr); err != nil {
+	if err := run(t.Context(), []string{"-scenario", strings.Join(plain, ","), "-scale", "TINY", "-runs", "1", "-jobs", "2", "-out", out, "-dir", memoryDir(t)}, &stdout, &stderr); err != nil {
 		t.Fatalf("%v\n%s", err, stderr.String())
 	}
 	data, err := os.ReadFile(filepath.Join(out, "bench.json"))
@@ -32,7 +40,7 @@ func TestScenarios(t *testing.T) {
 	if err := json.Unmarshal(data, &res); err != nil {
 		t.Fatal(err)
 	}
-	if got, want := len(res.Scenarios), len(allScenarios())-1; got != want {
+	if got, want := len(res.Scenarios), len(plain)-1; got != want {
 		t.Fatalf("%d scenarios in bench.json, want %d", got, want)
 	}
 	if len(res.Codecs) < 10 || !strings.Contains(stdout.String(), "\n| zstd | ") {
@@ -67,8 +75,23 @@ func TestScenarios(t *testing.T) {
 		if s.Archive != "" && (s.Missing < 4 || ours.Counts.Scanned < int64(s.Missing)<<20 || ours.Phases[phaseArchive].Median <= 0) {
 			t.Errorf("%s: %d missing segments, %d bytes of WAL scanned, phases %v", s.Name, s.Missing, ours.Counts.Scanned, ours.Phases)
 		}
-		if s.Archive == "" && ours.Counts.Scanned < res.Scale.WALBytes {
+		sc := scenarioNamed(s.Name)
+		if s.Archive == "" && !sc.fixture.littleWAL && ours.Counts.Scanned < res.Scale.WALBytes {
 			t.Errorf("%s: %d bytes of WAL scanned, less than were written", s.Name, ours.Counts.Scanned)
+		}
+		for _, c := range s.Contenders {
+			for _, m := range c.Samples {
+				if (m.RoundTrips > 5) != (sc.link != nil) {
+					t.Errorf("%s, %s: %d round trips", s.Name, c.Name, m.RoundTrips)
+				}
+				if (m.Cold != nil) != sc.cold || sc.cold && (m.Cold.share() < coldEnough || m.Cold.Bytes < res.Scale.DataBytes) {
+					t.Errorf("%s, %s: cold: %+v", s.Name, c.Name, m.Cold)
+				}
+			}
+		}
+		if kept := int64(float64(8<<30) * res.Scale.partOfFull()); sc.before > 0 && s.Goal != 1 && (stock.Counts.PlannedMB<<20 < kept*8/10 || ours.Counts.Copied > kept*8/10) {
+			t.Errorf("%s: pg_rewind planned %d MB, fastrewind copied %d bytes, of which %d should be kept WAL for pg_rewind only",
+				s.Name, stock.Counts.PlannedMB, ours.Counts.Copied, kept)
 		}
 		if !s.DryRun && (ours.Counts.Copied == 0 || stock.Counts.PlannedMB == 0) {
 			t.Errorf("%s: nothing copied: %+v, %+v", s.Name, stock.Counts, ours.Counts)
@@ -78,6 +101,104 @@ func TestScenarios(t *testing.T) {
 				t.Errorf("%s: floor %s: %d bytes in %v s", s.Name, f.Name, f.Bytes, f.Seconds)
 			}
 		}
+	}
+}
+
+func scenarioNamed(name string) scenario {
+	all := allScenarios()
+	return all[slices.IndexFunc(all, func(s scenario) bool { return s.name == name })]
+}
+
+// TestTable: there is a default set, and each fixture's scenarios follow one another.
+func TestTable(t *testing.T) {
+	list, err := chooseScenarios("default")
+	if err != nil || len(list) < 8 || slices.ContainsFunc(list, func(s scenario) bool { return s.extra }) {
+		t.Errorf("%d scenarios: %v", len(list), err)
+	}
+	all := allScenarios()
+	seen, names := map[*fixture]bool{}, map[string]bool{}
+	for i, s := range all {
+		if names[s.name] {
+			t.Errorf("two scenarios are called %s", s.name)
+		}
+		names[s.name] = true
+		if s.fixture != nil && seen[s.fixture] && all[i-1].fixture != s.fixture {
+			t.Errorf("%s: the clusters %q are made twice", s.name, s.fixture.name)
+		}
+		seen[s.fixture] = true
+		if s.link != nil && s.source != tcp {
+			t.Errorf("%s has a link to a source that is not on the network", s.name)
+		}
+	}
+}
+
+// TestFilesAt: about as many files as asked for.
+func TestFilesAt(t *testing.T) {
+	for _, want := range []int{50_000, 200_000} {
+		for _, s := range scales {
+			f, n := filesAt(want, s), int(float64(want)*s.partOfFull())
+			got := f.databases * (2*f.tables + catalogFiles)
+			if off := got - n; n > 2000 && (off > n/10 || off < -n/5) || f.tables < 50 || f.databases < 2 {
+				t.Errorf("scale %s: %+v are %d files, want %d", s.Name, f, got, n)
+			}
+		}
+	}
+}
+
+// TestChill warms a file and wants it cold.
+func TestChill(t *testing.T) {
+	parent, err := chooseColdDir("", t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir, err := os.MkdirTemp(parent, "bench")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer os.RemoveAll(dir)
+	const size = 1<<20 + 12_345
+	path := filepath.Join(dir, "file")
+	if err := os.WriteFile(path, make([]byte, size), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "empty"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if n, err := resident(f, size); err != nil || n != size {
+		t.Errorf("%d of %d bytes just written are in memory: %v", n, size, err)
+	}
+	if err := settle(dir); err != nil {
+		t.Fatal(err)
+	}
+	c, err := chill(dir)
+	if err != nil || c.Bytes != size || c.share() < coldEnough {
+		t.Errorf("got %+v, %v", c, err)
+	}
+}
+
+// TestColdDir: nothing in memory is taken for a disk.
+func TestColdDir(t *testing.T) {
+	const memory = "/dev/shm"
+	if ok, err := onDisk(memory); err != nil || ok {
+		t.Fatalf("%s is said to be on a disk: %v", memory, err)
+	}
+	if dir, err := chooseColdDir(memory, ""); err == nil || !strings.Contains(err.Error(), "-colddir") {
+		t.Errorf("got %q, %v", dir, err)
+	}
+	if dir, err := chooseColdDir("", memory); err == nil && (dir == memory || dir == "") {
+		t.Errorf("got %q", dir)
+	}
+	t.Setenv("PGTEST_DIR", memory)
+	if dir, err := chooseColdDir("", ""); err == nil && (dir == memory || dir == "") {
+		t.Errorf("got %q", dir)
+	}
+	if _, err := chooseColdDir("/nonexistent", ""); err == nil {
+		t.Error("a directory that is not there was accepted")
 	}
 }
 

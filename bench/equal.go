@@ -36,6 +36,7 @@ func (s saved) remove(tb pgtest.TB) {
 // compare fails unless the working copy is what stock left behind, and returns the reasons of the differences that had
 // to be allowed. pg_internal.init and the like need none: see pgtest.RewindDifferences.
 func (s saved) compare(tb pgtest.TB, p *pair, sc scenario) []string {
+	dropLinked(tb, p.work.DataDir(), s.data)
 	allow := append(pgtest.RewindDifferences(sc.source.live()), pgtest.AllowSourceBlocks(p.source))
 	if sc.access != nil {
 		allow = append(allow, sc.access.allow())

@@ -12,6 +12,10 @@ type fixture struct {
 	init pgtest.InitOptions // what initdb is told; Conf is the fixture's
 	// load fills the primary before there is a standby.
 	load func(primary *pgtest.Cluster, s scale)
+	// together is done on the primary while the standby follows it; may be nil.
+	together func(primary *pgtest.Cluster, s scale)
+	// littleWAL: diverge writes less WAL than the scale says, because something else is to be measured.
+	littleWAL bool
 	// diverge writes at least s.WALBytes of WAL on the old primary, and something on the promoted standby.
 	diverge func(old, promoted *pgtest.Cluster, s scale)
 }
@@ -121,6 +125,9 @@ func (f *fixture) make(tb pgtest.TB, cfg *config) *pair {
 	old.Checkpoint()
 	source := old.Standby("source")
 	source.Start()
+	if f.together != nil {
+		f.together(old, cfg.scale)
+	}
 	old.WaitReplay(source)
 	source.Promote()
 	source.Checkpoint()

@@ -134,7 +134,7 @@ func copyFloor() floor {
 		name:  "read+write+fsync",
 		about: "sequential copy of as many bytes over existing files, 1 MB at a time, one goroutine, fsync of each",
 		bytes: func(c counts) int64 { return c.Copied },
-		run: func(tb pgtest.TB, p *pair, _ scenario, bytes int64) float64 {
+		run: func(tb pgtest.TB, p *pair, s scenario, bytes int64) float64 {
 			files, err := largestFiles(p.source.DataDir(), bytes)
 			if err != nil {
 				tb.Fatalf("bench: %v", err)
@@ -143,10 +143,11 @@ func copyFloor() floor {
 			if err != nil {
 				tb.Fatalf("bench: %v", err)
 			}
+			buf := make([]byte, 1<<20)
 			copyAll := func() float64 {
 				start := time.Now()
 				for i, f := range files {
-					if err := copyAndSync(f, filepath.Join(dir, fmt.Sprint(i))); err != nil {
+					if err := copyAndSync(f, filepath.Join(dir, fmt.Sprint(i)), buf); err != nil {
 						tb.Fatalf("bench: %v", err)
 					}
 				}
@@ -155,6 +156,11 @@ func copyFloor() floor {
 			copyAll() // makes the files
 			if err := settle(dir); err != nil {
 				tb.Fatalf("bench: %v", err)
+			}
+			if s.cold {
+				if _, err := chill(p.source.DataDir(), dir); err != nil {
+					tb.Fatalf("bench: %v", err)
+				}
 			}
 			took := copyAll()
 			if err := os.RemoveAll(dir); err != nil {
@@ -197,7 +203,7 @@ func largestFiles(dataDir string, bytes int64) ([]part, error) {
 	return all, err // a cluster smaller than what was copied: WAL is part of that
 }
 
-func copyAndSync(from part, to string) error {
+func copyAndSync(from part, to string, buf []byte) error {
 	in, err := os.Open(from.full)
 	if err != nil {
 		return err
@@ -208,7 +214,7 @@ func copyAndSync(from part, to string) error {
 		return err
 	}
 	// Hidden behind plain interfaces, lest the kernel copies by itself what a rewind has to see.
-	_, err = io.CopyBuffer(struct{ io.Writer }{out}, struct{ io.Reader }{io.LimitReader(in, from.bytes)}, make([]byte, 1<<20))
+	_, err = io.CopyBuffer(struct{ io.Writer }{out}, struct{ io.Reader }{io.LimitReader(in, from.bytes)}, buf)
 	if err == nil {
 		err = out.Sync()
 	}
@@ -232,7 +238,7 @@ func serverFloor(conns int) floor {
 			for _, f := range files {
 				values = append(values, fmt.Sprintf("('%s', %d)", f.path, f.bytes))
 			}
-			_, conninfo := s.source.from(p.source)
+			_, conninfo := s.from(p)
 			var script strings.Builder
 			for i := range conns {
 				fmt.Fprintf(&script, `"$0" -X -q "$1" -c "COPY (

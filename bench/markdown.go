@@ -10,8 +10,15 @@ import (
 // markdown is the report.
 func (r *result) markdown() string {
 	var b strings.Builder
+	fmt.Fprintf(&b, "## fastrewind against pg_rewind\n\nMedians of %d runs in turn, on identical copies; least and most of the rounds in parentheses. "+
+		"Times faster: how many times less than pg_rewind.\n\n", r.Runs)
 	r.writeSummary(&b)
+	r.writePrograms(&b)
 	r.writeScan(&b)
+	r.writeGrowth(&b)
+	r.writeCores(&b)
+	r.writeLoad(&b)
+	r.writePlans(&b)
 	r.writeArchives(&b)
 	r.writeFloors(&b)
 	r.writePhases(&b)
@@ -30,12 +37,13 @@ func table(b *strings.Builder, rows [][]string) {
 	b.WriteString("\n")
 }
 
-// writeSummary is the table of medians and ratios.
-func (r *result) writeSummary(b *strings.Builder) {
-	fmt.Fprintf(b, "## fastrewind against pg_rewind\n\nMedians of %d runs in turn, on identical copies, warm cache; least and most in parentheses. "+
-		"Ratios say how many times less than pg_rewind; their spread is that of the rounds.\n\n", r.Runs)
+// writePrograms is the table of medians and ratios of all programs.
+func (r *result) writePrograms(b *strings.Builder) {
 	rows := [][]string{{"scenario", "program", "wall s", "times faster", "goal", "CPU s", "times less", "source CPU s", "peak memory MB", "same result"}}
 	for _, s := range r.Scenarios {
+		if s.Growth != nil {
+			continue // it has a table of its own
+		}
 		for i, c := range s.Contenders {
 			row := []string{s.Name, c.Name, seconds(c.Wall), "", "", fmt.Sprintf("%.2f", c.CPU.Median), "", "", memory(c), ""}
 			if s.Source.live() {
@@ -43,7 +51,10 @@ func (r *result) writeSummary(b *strings.Builder) {
 			}
 			if i > 0 {
 				row[3], row[6] = times(c.WallRatio), fmt.Sprintf("%.1f", c.CPURatio.Median)
-				if row[4] = fmt.Sprintf("%.1f", s.Goal); s.DryRun && s.Archive == "" {
+				if s.Goal > 0 && s.Cores == nil {
+					row[4] = fmt.Sprintf("%.1f", s.Goal)
+				}
+				if s.scanOnly() {
 					row[4] += " (scan)"
 				}
 				switch {
@@ -51,15 +62,22 @@ func (r *result) writeSummary(b *strings.Builder) {
 					row[9] = "yes"
 				case s.DryRun:
 					row[9] = "dry run"
+				case s.Load != nil:
+					row[9] = "source changes"
 				}
 			}
 			rows = append(rows, row)
 		}
 	}
+	if len(rows) == 1 {
+		return
+	}
+	b.WriteString("### All programs\n\n")
 	table(b, rows)
 	for _, s := range r.Scenarios {
-		fmt.Fprintf(b, "* %s: %s.", s.Name, s.inNumbers())
-		b.WriteString("\n")
+		if len(s.Contenders) > 0 {
+			fmt.Fprintf(b, "* %s: %s.\n", s.Name, s.inNumbers())
+		}
 	}
 	b.WriteString("\n")
 }
@@ -78,7 +96,7 @@ func (s *scenarioResult) inNumbers() string {
 func (r *result) writeScan(b *strings.Builder) {
 	rows := [][]string{{"scan of WAL", "program", "s", "MB/s", "times faster", "of read+crc x1", "of read+crc x2"}}
 	for _, s := range r.Scenarios {
-		if !s.DryRun || s.Archive != "" {
+		if !s.scanOnly() {
 			continue
 		}
 		bytes := s.Contenders[len(s.Contenders)-1].Counts.Scanned
@@ -125,6 +143,9 @@ func (r *result) writeFloors(b *strings.Builder) {
 func (r *result) writePhases(b *strings.Builder) {
 	rows := [][]string{append([]string{"scenario", "program"}, phaseOrder...)}
 	for _, s := range r.Scenarios {
+		if s.Growth != nil {
+			continue // it has a table of its own
+		}
 		for _, c := range s.Contenders {
 			row := []string{s.Name, c.Name}
 			for _, name := range phaseOrder {
@@ -136,6 +157,9 @@ func (r *result) writePhases(b *strings.Builder) {
 			}
 			rows = append(rows, row)
 		}
+	}
+	if len(rows) == 1 {
+		return
 	}
 	b.WriteString("### Phases, seconds\n\nOf pg_rewind, from the moments its messages came; fastrewind lists and scans at the same time, " +
 		"and syncs files while it copies.\n\n")

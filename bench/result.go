@@ -46,6 +46,11 @@ type scenarioResult struct {
 	Allowed    []string          `json:"allowed,omitempty"` // paths in which they may differ, and do: when it ran
 	Contenders []contenderResult `json:"contenders"`
 	Floors     []floorResult     `json:"floors"`
+	// The rest is of the scenarios that are more than programs in turn.
+	Growth *growthResult `json:"growth,omitempty"`
+	Cores  *coresResult  `json:"cores,omitempty"`
+	Plans  []planResult  `json:"plans,omitempty"`
+	Load   *loadResult   `json:"load,omitempty"`
 }
 
 type contenderResult struct {

@@ -14,25 +14,30 @@ import (
 
 // sample is one measured run of one program.
 type sample struct {
-	Wall   float64 `json:"wall_s"`
-	User   float64 `json:"user_s"`
-	System float64 `json:"system_s"`
+	Began  time.Time `json:"began"`
+	Wall   float64   `json:"wall_s"`
+	User   float64   `json:"user_s"`
+	System float64   `json:"system_s"`
 	// SourceCPU is what the source server's processes used meanwhile, user and system.
 	SourceCPU float64 `json:"source_cpu_s,omitempty"`
 	// MaxRSS is the program's peak memory in bytes. A child starts with its parent's pages, so anything up to RSSFloor, the
 	// benchmark's own memory at that moment, means "not more than that".
-	MaxRSS   int64   `json:"max_rss"`
-	RSSFloor int64   `json:"rss_floor"`
-	Load     float64 `json:"load"` // average over the last minute, before the run
-	Phases   phases  `json:"phases_s"`
-	Counts   counts  `json:"counts"`
+	MaxRSS   int64 `json:"max_rss"`
+	RSSFloor int64 `json:"rss_floor"`
+	// RoundTrips is how many round trips the program's busiest connection had, if the scenario has a link.
+	RoundTrips int `json:"round_trips,omitempty"`
+	// Cold is how much was out of memory before the run, if that was wanted.
+	Cold   *coldness `json:"cold,omitempty"`
+	Load   float64   `json:"load"` // average over the last minute, before the run
+	Phases phases    `json:"phases_s"`
+	Counts counts    `json:"counts"`
 }
 
 func (s sample) cpu() float64 { return s.User + s.System }
 
 // runOnce rewinds the working copy, or looks only, and measures that.
 func runOnce(tb pgtest.TB, p *pair, c contender, s scenario) sample {
-	flag, value := s.source.from(p.source)
+	flag, value := s.from(p)
 	args := []string{"--target-pgdata", p.work.DataDir(), flag, value}
 	if s.dryRun {
 		args = append(args, "--dry-run")
@@ -49,11 +54,13 @@ func runOnce(tb pgtest.TB, p *pair, c contender, s scenario) sample {
 		cpu = watchServer(p.source.Pid())
 	}
 	floor := shrink()
+	began := time.Now()
 	res := p.env.Exec(pgtest.Cmd{Path: c.program, Args: append(args, c.args...), Env: env, Stdout: out, Stderr: out})
 	if res.ExitCode != 0 {
 		tb.Fatalf("bench: scenario %s: %s\n%s", s.name, res, out.text())
 	}
 	m := sample{
+		Began:    began,
 		Wall:     res.Wall.Seconds(),
 		User:     res.User.Seconds(),
 		System:   res.System.Seconds(),

@@ -67,7 +67,7 @@ func warm(dirs ...string) error {
 	var walkErr error
 	for _, dir := range dirs {
 		err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
-			if err == nil && d.Type().IsRegular() {
+			if err == nil && d.Type().IsRegular() && !linked(d) {
 				paths <- path
 			}
 			return err

@@ -1,6 +1,9 @@
 package main
 
-import "slices"
+import (
+	"math"
+	"slices"
+)
 
 // spread is the middle and the ends of some measurements.
 type spread struct {
@@ -43,4 +46,29 @@ func quotient(a, b float64) float64 {
 		return 0
 	}
 	return a / b
+}
+
+// line is the straight line that fits points best, by least squares.
+type line struct {
+	Slope     float64 `json:"slope"`
+	Intercept float64 `json:"intercept"`
+	// Off is how far the point that is farthest from the line is from it, as a share of the largest y.
+	Off float64 `json:"off"`
+}
+
+// fitLine needs two different values of x; else the line is flat, at the mean.
+func fitLine(x, y []float64) line {
+	n := float64(len(x))
+	var sx, sy, sxx, sxy, most, off float64
+	for i := range x {
+		sx, sy, sxx, sxy = sx+x[i], sy+y[i], sxx+x[i]*x[i], sxy+x[i]*y[i]
+		most = max(most, y[i])
+	}
+	l := line{Slope: quotient(n*sxy-sx*sy, n*sxx-sx*sx)}
+	l.Intercept = quotient(sy-l.Slope*sx, n)
+	for i := range x {
+		off = max(off, math.Abs(l.Intercept+l.Slope*x[i]-y[i]))
+	}
+	l.Off = quotient(off, most)
+	return l
 }
