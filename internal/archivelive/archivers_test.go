@@ -147,6 +147,9 @@ func (w *world) testChildren(t *testing.T) {
 // testStreaming starts what was rewound, one of each archiver: recovery needs WAL that only archives had, and no
 // restore_command is set.
 func (w *world) testStreaming(t *testing.T) {
+	// One after the other they take their time, in which the source must not remove what the last of them will ask for.
+	w.source.SQL("postgres", "ALTER SYSTEM SET wal_keep_size = '1GB'")
+	w.source.Reload()
 	w.source.Thaw()
 	w.source.SQL("postgres", "INSERT INTO t SELECT g, 'after the rewind' FROM generate_series(1, 1000) g")
 	for _, a := range archivers() {

@@ -17,7 +17,7 @@ type program struct {
 }
 
 var (
-	versitygw = program{"versitygw", "tools/s3servers", "github.com/versity/versitygw/cmd/versitygw"}
+	versitygw = program{"versitygw", "tools/s3servers", "./versitygw"}
 	minio     = program{"minio", "tools/s3servers/minio", "github.com/minio/minio"}
 )
 
