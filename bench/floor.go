@@ -14,6 +14,8 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/fastrewind/fastrewind/internal/pgtest"
 )
 
@@ -171,11 +173,89 @@ func copyFloor() floor {
 	}
 }
 
-// part is the beginning of a file.
+// blocksFloor is copyFloor in blocks of 8 kB, first every other one, then those between, by so many goroutines with a file
+// each: what two system calls for each scattered block cost at least.
+func blocksFloor(workers int) floor {
+	f := copyFloor()
+	f.name = fmt.Sprintf("8 kB blocks x%d", workers)
+	f.about = fmt.Sprintf("as many bytes read and written in blocks of 8 kB, every other one of a file of 64 MB at most, then those "+
+		"between, over existing files, %d goroutine(s) with a file each, fsync of each", workers)
+	f.run = func(tb pgtest.TB, p *pair, s scenario, bytes int64) float64 {
+		files, err := largestFiles(p.source.DataDir(), bytes)
+		if err != nil {
+			tb.Fatalf("bench: %v", err)
+		}
+		dir, err := os.MkdirTemp(p.env.Root, "floor")
+		if err != nil {
+			tb.Fatalf("bench: %v", err)
+		}
+		files = cutParts(files, 64<<20)
+		buf := make([]byte, 1<<20)
+		for i, f := range files {
+			err = errors.Join(err, copyAndSync(f, filepath.Join(dir, fmt.Sprint(i)), buf))
+		}
+		if err = errors.Join(err, settle(dir)); err != nil {
+			tb.Fatalf("bench: %v", err)
+		}
+		start := time.Now()
+		var g errgroup.Group
+		g.SetLimit(workers)
+		for i, f := range files {
+			g.Go(func() error { return copyBlocks(f, filepath.Join(dir, fmt.Sprint(i))) })
+		}
+		err = g.Wait()
+		took := time.Since(start).Seconds()
+		if err = errors.Join(err, os.RemoveAll(dir)); err != nil {
+			tb.Fatalf("bench: %v", err)
+		}
+		return took
+	}
+	return f
+}
+
+func copyBlocks(from part, to string) error {
+	const block = 8192
+	in, err := os.Open(from.full)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = in.Close() }() // only read from
+	out, err := os.OpenFile(to, os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	var buf [block]byte
+	for _, at := range []int64{0, block} {
+		for ; err == nil && at < from.bytes; at += 2 * block {
+			var n int
+			if n, err = in.ReadAt(buf[:min(block, from.bytes-at)], from.begin+at); err == nil || err == io.EOF {
+				_, err = out.WriteAt(buf[:n], at)
+			}
+		}
+	}
+	if err == nil {
+		err = out.Sync()
+	}
+	return errors.Join(err, out.Close())
+}
+
+// part is a part of a file, mostly its beginning.
 type part struct {
 	path  string // relative to the data directory
 	full  string
+	begin int64
 	bytes int64
+}
+
+// cutParts cuts parts into parts of most bytes at most.
+func cutParts(parts []part, most int64) (cut []part) {
+	for _, p := range parts {
+		for ; p.bytes > most; p.begin, p.bytes = p.begin+most, p.bytes-most {
+			cut = append(cut, part{p.path, p.full, p.begin, most})
+		}
+		cut = append(cut, p)
+	}
+	return cut
 }
 
 // largestFiles are the largest relation files of a data directory, cut to so many bytes in all.
@@ -190,7 +270,7 @@ func largestFiles(dataDir string, bytes int64) ([]part, error) {
 			return err
 		}
 		rel, err := filepath.Rel(dataDir, path)
-		all = append(all, part{rel, path, info.Size()})
+		all = append(all, part{rel, path, 0, info.Size()})
 		return err
 	})
 	slices.SortStableFunc(all, func(a, b part) int { return cmp.Compare(b.bytes, a.bytes) })
@@ -214,7 +294,7 @@ func copyAndSync(from part, to string, buf []byte) error {
 		return err
 	}
 	// Hidden behind plain interfaces, lest the kernel copies by itself what a rewind has to see.
-	_, err = io.CopyBuffer(struct{ io.Writer }{out}, struct{ io.Reader }{io.LimitReader(in, from.bytes)}, buf)
+	_, err = io.CopyBuffer(struct{ io.Writer }{out}, struct{ io.Reader }{io.NewSectionReader(in, from.begin, from.bytes)}, buf)
 	if err == nil {
 		err = out.Sync()
 	}
@@ -224,10 +304,25 @@ func copyAndSync(from part, to string, buf []byte) error {
 // serverFloor lets the source server send as many bytes as were copied, by COPY in binary, 1 MB a row, over so many
 // connections, to nowhere.
 func serverFloor(conns int) floor {
+	return sendFloor(conns, fmt.Sprintf("raw COPY x%d", conns), "1 MB a row", 1<<20, []int64{0})
+}
+
+// serverBlocksFloor is serverFloor in rows of one block of 8 kB, first every other one, then those between.
+func serverBlocksFloor(conns int) floor {
+	return sendFloor(conns, fmt.Sprintf("8 kB COPY x%d", conns), "8 kB a row, every other block of a file, then those between",
+		8192, []int64{0, 8192})
+}
+
+// sendFloor cuts files into rows of piece bytes, as many apart as there are passes, each of which begins where it says.
+func sendFloor(conns int, name, how string, piece int64, passes []int64) floor {
+	var begins []string
+	for _, at := range passes {
+		begins = append(begins, fmt.Sprintf("(%d::bigint)", at))
+	}
 	return floor{
-		name: fmt.Sprintf("raw COPY x%d", conns),
-		about: fmt.Sprintf("COPY (SELECT pg_read_binary_file ...) TO STDOUT (FORMAT binary) of as many bytes, 1 MB a row, "+
-			"to /dev/null, %d connection(s)", conns),
+		name: name,
+		about: fmt.Sprintf("COPY (SELECT pg_read_binary_file ...) TO STDOUT (FORMAT binary) of as many bytes, %s, "+
+			"to /dev/null, %d connection(s)", how, conns),
 		bytes: func(c counts) int64 { return c.Copied },
 		run: func(tb pgtest.TB, p *pair, s scenario, bytes int64) float64 {
 			files, err := largestFiles(p.source.DataDir(), bytes)
@@ -242,10 +337,12 @@ func serverFloor(conns int) floor {
 			var script strings.Builder
 			for i := range conns {
 				fmt.Fprintf(&script, `"$0" -X -q "$1" -c "COPY (
-SELECT pg_catalog.pg_read_binary_file(path, at, least(1048576, size - at), true)
-FROM (VALUES %s) AS f(path, size), generate_series(0::bigint, size - 1, 1048576) AS at WHERE at / 1048576 %% %d = %d
+SELECT pg_catalog.pg_read_binary_file(path, at, least(%d, size - at), true)
+FROM (VALUES %s) AS f(path, size), (VALUES %s) AS b(begin), generate_series(begin, size - 1, %d) AS at
+WHERE at / %d %% %d = %d
 ) TO STDOUT (FORMAT binary)" & pid%d=$!
-`, strings.Join(values, ", "), conns, i, i)
+`, piece, strings.Join(values, ", "), strings.Join(begins, ", "), piece*int64(len(passes)),
+					piece*int64(len(passes)), conns, i, i)
 			}
 			for i := range conns {
 				fmt.Fprintf(&script, "wait $pid%d || exit\n", i)

@@ -81,17 +81,17 @@ func allScenarios() []scenario {
 		{
 			name: "dir", about: "rewind from a directory, scattered 8 kB blocks",
 			fixture: randomUpdates, source: directory,
-			floors: []floor{copyFloor()}, goal: 3.5,
+			floors: []floor{copyFloor(), blocksFloor(2)}, goal: 3.5,
 		},
 		{
 			name: "server-unix", about: "rewind from a server over a Unix socket, scattered 8 kB blocks",
 			fixture: randomUpdates, source: unixSocket,
-			floors: []floor{copyFloor(), serverFloor(1), serverFloor(2)}, goal: 3, extra: true,
+			floors: []floor{copyFloor(), serverFloor(2), serverBlocksFloor(2)}, goal: 3, extra: true,
 		},
 		{
 			name: "server-tcp", about: "rewind from a server over TCP on the loopback, scattered 8 kB blocks",
 			fixture: randomUpdates, source: tcp,
-			floors: []floor{copyFloor(), serverFloor(1), serverFloor(2)}, goal: 3,
+			floors: []floor{copyFloor(), serverFloor(2), serverBlocksFloor(2)}, goal: 3,
 		},
 		overLink("latency-1", time.Millisecond, 3),
 		overLink("latency-5", 5*time.Millisecond, 4),

@@ -1,10 +1,11 @@
 // Command sbom writes what a Go program consists of, as a CycloneDX document in JSON:
 //
-//	sbom -version 1.2.3 PROGRAM >program.cdx.json
+//	sbom -version 1.2.3 -modules "$(go env GOMODCACHE)" -goroot "$(go env GOROOT)" [-notices FILE] PROGRAM >program.cdx.json
 //
 // It reads what the linker wrote into the program, so that the list is of what is really in it: the modules of packages
-// that are linked, not all that go.mod names. The document depends on nothing but the program, the version and
-// SOURCE_DATE_EPOCH.
+// that are linked, not all that go.mod names. Their licences are read from the modules' own files (licences.go). The document
+// depends on nothing but the program, its modules, the version and SOURCE_DATE_EPOCH. FILE gets the texts of the licences,
+// which most of them want to be given on together with the program.
 package main
 
 import (
@@ -27,16 +28,20 @@ import (
 
 func main() {
 	version := flag.String("version", "", "the program's version")
+	var where places
+	flag.StringVar(&where.modules, "modules", "", "the directory of downloaded modules")
+	flag.StringVar(&where.goroot, "goroot", "", "the directory of Go")
+	notices := flag.String("notices", "", "a file for the texts of the licences")
 	flag.Parse()
-	if err := run(*version, flag.Args()); err != nil {
+	if err := run(*version, where, *notices, flag.Args()); err != nil {
 		fmt.Fprintf(os.Stderr, "sbom: error: %v\n", err)
 		os.Exit(1)
 	}
 }
 
-func run(version string, args []string) error {
-	if version == "" || len(args) != 1 {
-		return fmt.Errorf("usage: sbom -version VERSION PROGRAM")
+func run(version string, where places, notices string, args []string) error {
+	if version == "" || where.modules == "" || where.goroot == "" || len(args) != 1 {
+		return fmt.Errorf("usage: sbom -version VERSION -modules DIRECTORY -goroot DIRECTORY [-notices FILE] PROGRAM")
 	}
 	data, err := os.ReadFile(args[0])
 	if err != nil {
@@ -46,9 +51,18 @@ func run(version string, args []string) error {
 	if err != nil {
 		return err
 	}
-	bom, err := document(version, sha256.Sum256(data), info)
+	all, err := where.licences(info)
 	if err != nil {
 		return err
+	}
+	bom, err := document(version, sha256.Sum256(data), info, all)
+	if err != nil {
+		return err
+	}
+	if notices != "" {
+		if err := os.WriteFile(notices, texts(path.Base(info.Path), all), 0o644); err != nil {
+			return err
+		}
 	}
 	encoder := cdx.NewBOMEncoder(os.Stdout, cdx.BOMFileFormatJSON)
 	encoder.SetPretty(true)
@@ -56,7 +70,7 @@ func run(version string, args []string) error {
 	return encoder.EncodeVersion(bom, cdx.SpecVersion1_6)
 }
 
-func document(version string, sum [sha256.Size]byte, info *debug.BuildInfo) (*cdx.BOM, error) {
+func document(version string, sum [sha256.Size]byte, info *debug.BuildInfo, all []licensed) (*cdx.BOM, error) {
 	made, err := strconv.ParseInt(os.Getenv("SOURCE_DATE_EPOCH"), 10, 64)
 	if err != nil {
 		return nil, fmt.Errorf("SOURCE_DATE_EPOCH: %w", err)
@@ -72,13 +86,9 @@ func document(version string, sum [sha256.Size]byte, info *debug.BuildInfo) (*cd
 	}
 	program.BOMRef = program.PackageURL
 
-	// The standard library's version is the compiler's.
-	parts := []cdx.Component{library("std", strings.TrimPrefix(info.GoVersion, "go"), "")}
-	for _, module := range info.Deps {
-		if module.Replace != nil {
-			module = module.Replace
-		}
-		parts = append(parts, library(module.Path, module.Version, module.Sum))
+	var parts []cdx.Component
+	for i := range all {
+		parts = append(parts, all[i].component())
 	}
 	slices.SortFunc(parts, func(a, b cdx.Component) int { return strings.Compare(a.BOMRef, b.BOMRef) })
 	refs := make([]string, len(parts))
@@ -97,11 +107,17 @@ func document(version string, sum [sha256.Size]byte, info *debug.BuildInfo) (*cd
 	return bom, nil
 }
 
-func library(name, version, sum string) cdx.Component {
-	c := cdx.Component{Type: cdx.ComponentTypeLibrary, Name: name, Version: version, PackageURL: packageURL(name, version)}
+func (l *licensed) component() cdx.Component {
+	c := cdx.Component{
+		Type: cdx.ComponentTypeLibrary, Name: l.name, Version: l.version, PackageURL: packageURL(l.name, l.version),
+		Licenses: &cdx.Licenses{},
+	}
 	c.BOMRef = c.PackageURL
-	if sum != "" {
-		c.Properties = &[]cdx.Property{{Name: "go.sum", Value: sum}} // a hash of a list of hashes, none that CycloneDX knows
+	for _, id := range l.ids {
+		*c.Licenses = append(*c.Licenses, cdx.LicenseChoice{License: &cdx.License{ID: id}})
+	}
+	if l.sum != "" {
+		c.Properties = &[]cdx.Property{{Name: "go.sum", Value: l.sum}} // a hash of a list of hashes, none that CycloneDX knows
 	}
 	return c
 }
