@@ -2,6 +2,7 @@ package copier
 
 import (
 	"sync"
+	"time"
 
 	"github.com/fastrewind/fastrewind/internal/pg"
 	"github.com/fastrewind/fastrewind/internal/plan"
@@ -22,6 +23,11 @@ func (b *batch) reset(limit int64) {
 
 func (b *batch) full(o *Options) bool {
 	return b.bytes >= b.limit || int64(len(b.ranges)) >= int64(o.BatchRanges)*(b.limit/o.BatchBytes)
+}
+
+// within is how many bytes would have been copied in limit, as fast as the batch was in took.
+func (b *batch) within(limit, took time.Duration) int64 {
+	return int64(float64(b.bytes) / max(took.Seconds(), 1e-6) * limit.Seconds())
 }
 
 // cutter cuts the actions' spans into batches, as the workers ask for them.
@@ -63,11 +69,12 @@ func (c *cutter) batchBytes() int64 {
 	return min(max(c.left/int64(4*o.MostJobs), o.BatchBytes), o.MostBatchBytes)
 }
 
-// next fills the worker's batch. It is left empty if nothing is to be asked for any more.
-func (c *cutter) next(worker int, b *batch) {
+// next fills the worker's batch, with affordable bytes at most where that is more than the least. It is left empty if
+// nothing is to be asked for any more.
+func (c *cutter) next(worker int, b *batch, affordable int64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	b.reset(c.batchBytes())
+	b.reset(max(min(c.batchBytes(), affordable), c.run.opts.BatchBytes))
 	defer func() { c.left -= b.bytes }()
 	own := &c.current[worker]
 	for {

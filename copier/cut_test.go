@@ -3,6 +3,7 @@ package copier
 import (
 	"context"
 	"fmt"
+	"math"
 	"slices"
 	"sync"
 	"testing"
@@ -51,7 +52,7 @@ func TestWorkersKeepToTheirFiles(t *testing.T) {
 		{0, nil},
 		{1, nil},
 	} {
-		c.next(turn.worker, &b)
+		c.next(turn.worker, &b, math.MaxInt64)
 		var paths []string
 		for i, rng := range b.ranges {
 			if !slices.Contains(paths, rng.Path) {
@@ -90,7 +91,7 @@ func TestBatchesShrink(t *testing.T) {
 	var sizes []int64
 	var total int64
 	for {
-		if c.next(0, &b); len(b.ranges) == 0 {
+		if c.next(0, &b, math.MaxInt64); len(b.ranges) == 0 {
 			break
 		}
 		sizes = append(sizes, b.bytes)
@@ -177,5 +178,31 @@ func TestWorkersAreHired(t *testing.T) {
 				}
 			})
 		})
+	}
+}
+
+// A batch is no larger than what the worker has copied in two seconds before.
+func TestBatchesAreAffordable(t *testing.T) {
+	actions := []plan.Action{{Path: "0", Kind: plan.Copy, Type: pg.RegularFile, SourceSize: 1 << 30}}
+	r := &run{Copier: New(nil, Options{BatchBytes: 1 << 20, MostBatchBytes: 64 << 20})}
+	c := r.newCutter(actions)
+	var b batch
+	for _, turn := range []struct {
+		took time.Duration // the batch before
+		want int64
+	}{
+		{time.Second, 2 << 20},
+		{time.Second, 4 << 20},
+		{100 * time.Millisecond, 64 << 20},
+		{64 * time.Second, 2 << 20},
+		{time.Hour, 1 << 20},
+		{0, 64 << 20},
+	} {
+		if b.bytes == 0 {
+			c.next(0, &b, r.opts.BatchBytes)
+		}
+		if c.next(0, &b, b.within(longestBatch, turn.took)); b.bytes != turn.want {
+			t.Errorf("after a batch of %v: %d bytes, want %d", turn.took, b.bytes, turn.want)
+		}
 	}
 }

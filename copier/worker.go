@@ -52,14 +52,17 @@ func (c *Copier) copyAll(ctx context.Context, src Source, actions []plan.Action)
 		g.Go(func() error {
 			defer workers.Done()
 			var b batch
+			affordable := c.opts.BatchBytes
 			for {
-				if cut.next(i, &b); len(b.ranges) == 0 {
+				if cut.next(i, &b, affordable); len(b.ranges) == 0 {
 					end.Do(func() { close(atEnd) })
 					return nil
 				}
+				began := time.Now()
 				if err := r.copyBatch(ctx, &b); err != nil {
 					return err
 				}
+				affordable = b.within(longestBatch, time.Since(began))
 			}
 		})
 	}
@@ -102,6 +105,10 @@ func (c *Copier) copyAll(ctx context.Context, src Source, actions []plan.Action)
 	return err
 }
 
+// longestBatch is about how long a batch should take at most: it is one statement, which holds a snapshot on a server, and
+// whoever else wants the connection waits for it.
+const longestBatch = 2 * time.Second
+
 // How often more workers are hired, how many at a time, and by what factor that must have raised the throughput to be
 // worth another try.
 const (
@@ -112,11 +119,12 @@ const (
 
 // hireMore adds workers as long as that makes the copying faster, up to Options.MostJobs. How many a source can use
 // cannot be known beforehand: one that has everything in memory is as fast with four as with eight, one that waits for its
-// disk, 8 kB at a time, is 2.5 times as fast with eight as with two. Nobody is let go: who is of no use does no harm.
+// disk, 8 kB at a time, is 2.5 times as fast with eight as with two. Nobody is let go.
 func (r *run) hireMore(ctx context.Context, atEnd <-chan struct{}, hire func(i int)) {
 	tick := time.NewTicker(hireEvery)
 	defer tick.Stop()
-	var bytes, rate int64 // so far; in the last interval, before the last were hired
+	bytes := r.Stats().Bytes // so far
+	var rate int64           // in the last interval, before the last were hired
 	for n := r.opts.Jobs; n < r.opts.MostJobs; {
 		select {
 		case <-tick.C:
@@ -173,7 +181,8 @@ type writer struct {
 	*run
 	cur        *file // nil at the start
 	chunks     int   // put into cur since it is cur
-	begin, end int64 // of what was written to cur since
+	bytes      int64 // written to cur since
+	begin, end int64 // where
 }
 
 // put writes one chunk.
@@ -202,7 +211,7 @@ func (w *writer) put(ctx context.Context, f *file, want pg.FileRange, got pg.Fil
 	}
 	w.begin, w.end = min(w.begin, want.Offset), max(w.end, want.Offset+n)
 	w.count(func(s *Stats) { s.Bytes += n })
-	if w.end-w.begin >= writebackBytes {
+	if w.bytes += n; w.bytes >= writebackBytes {
 		return w.leave(ctx) // and comes back with the next chunk
 	}
 	return nil
@@ -221,7 +230,7 @@ func (w *writer) leave(ctx context.Context) error {
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
-	w.cur, w.chunks, w.begin, w.end = nil, 0, 0, 0
+	w.cur, w.chunks, w.bytes, w.begin, w.end = nil, 0, 0, 0, 0
 	return nil
 }
 

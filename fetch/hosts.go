@@ -13,7 +13,6 @@ import (
 	"strconv"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -49,7 +48,6 @@ type host struct {
 	dialer net.Dialer
 	stall  time.Duration // how long a statement may give no byte; 0 is for ever
 	peer   string        // requirepeer
-	plain  atomic.Bool   // TLS was tried and refused, and sslmode goes on without: not tried again at this address
 }
 
 // hosts makes the configurations of all hosts. programName is the application_name if the user gave none.
@@ -283,9 +281,6 @@ type attempts struct {
 func (h *host) prepare(only string) (*pgconn.Config, *attempts) {
 	tries := &attempts{}
 	cfg := h.config.Copy()
-	if only != "" && h.plain.Load() {
-		cfg.TLSConfig, cfg.Fallbacks = nil, nil
-	}
 	lookup := cfg.LookupFunc
 	cfg.LookupFunc = func(ctx context.Context, name string) ([]string, error) {
 		if only != "" {

@@ -2,7 +2,6 @@ package fetch
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"strings"
@@ -263,15 +262,9 @@ func (h *host) connect(ctx context.Context, only string, validate pgconn.Validat
 		cfg.ValidateConnect = validate
 	}
 	conn, err := pgconn.ConnectConfig(ctx, cfg)
-	if err != nil && h.plain.Swap(false) && ctx.Err() == nil {
-		return h.connect(ctx, only, validate)
-	}
 	if err != nil {
 		return nil, "", fault.Because(err, "%s", h.connectText(err, tries))
 	}
-	// To be refused TLS takes two round trips, and another connection.
-	_, encrypted := conn.Conn().(*tls.Conn)
-	h.plain.Store(!encrypted && h.config.TLSConfig != nil)
 	tries.mu.Lock()
 	defer tries.mu.Unlock()
 	tries.connected = true

@@ -59,7 +59,7 @@ Options that pg_rewind does not have:
   -j, --jobs=NUM                 workers, and connections to the source server
                                  (default: number of CPUs, from 2 to %[2]d, and up to %[2]d
                                  that copy if that is faster)
-      --max-rate=RATE            read no more than this of the source, all connections together
+      --max-rate=RATE            copy no faster than this, all connections together
                                  (in kB/s, or use suffix "k" or "M"; default: no limit)
       --pg-bindir=DIRECTORY      look here first for the target's postgres program
       --log-format=FORMAT        write messages as "text" (default) or "json"

@@ -317,6 +317,9 @@ func (r *run) copyOptions(progress func(int64)) copier.Options {
 	if r.past != nil {
 		opts.MadeBefore = func(path string) bool { return !r.past.hasWhole(path) }
 	}
+	if r.cfg.MaxRate > 0 {
+		opts.MostJobs = 0 // how fast it goes says nothing about who could do more
+	}
 	if r.live != nil {
 		opts.Jobs, opts.MostBatchBytes = r.sourceJobs(), mostBatchBytes(r.trip)
 	} else {
