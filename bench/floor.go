@@ -228,7 +228,7 @@ func copyBlocks(from part, to string) error {
 	for _, at := range []int64{0, block} {
 		for ; err == nil && at < from.bytes; at += 2 * block {
 			var n int
-			if n, err = in.ReadAt(buf[:min(block, from.bytes-at)], from.begin+at); err == nil || err == io.EOF {
+			if n, err = in.ReadAt(buf[:min(block, from.bytes-at)], from.begin+at); err == nil || errors.Is(err, io.EOF) {
 				_, err = out.WriteAt(buf[:n], at)
 			}
 		}

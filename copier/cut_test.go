@@ -111,7 +111,6 @@ func TestBatchesShrink(t *testing.T) {
 
 // slowSource gives zeroes, so many bytes a second: in all, or from each call.
 type slowSource struct {
-	memSource
 	perSecond float64
 	one       chan struct{} // of one element, unless nil: the call that is served
 
