@@ -3,6 +3,7 @@ package survival
 import (
 	"fmt"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -87,6 +88,9 @@ func (s *stage) startedMeanwhile(w *way) {
 
 // stopped: by signals and by time, before anything was changed and half-way.
 func (s *stage) stopped(w *way) {
+	heard := make(chan os.Signal, 1) // under nohup the programs would inherit that SIGHUP is ignored
+	signal.Notify(heard, syscall.SIGHUP)
+	defer signal.Stop(heard)
 	for _, sig := range []syscall.Signal{syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP} {
 		target, h := s.holdAt(w, journaled)
 		h.Signal(sig)

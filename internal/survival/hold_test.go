@@ -3,7 +3,11 @@ package survival
 import (
 	"encoding/binary"
 	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
 	"runtime"
+	"strings"
 	"sync"
 	"time"
 	"unsafe"
@@ -88,10 +92,37 @@ func (s *stage) holdProgram(at func() bool, begin func(*ear) *pgtest.Process) *h
 		}
 		if at() {
 			h.reply, h.caught = call, true
+			if err := settle(binary.NativeEndian.Uint32(call[8:])); err != nil {
+				s.Fatalf("%v", err)
+			}
 			return h
 		}
 		h.answer(call)
 	}
+}
+
+// settle waits until no thread of the program that a thread belongs to runs any more: others may have been let go just
+// before, and a file can still be made, by openat, before its writer is held.
+func settle(tid uint32) error {
+	stats := fmt.Sprintf("/proc/%d/task/*/stat", tid)
+	for began, quiet := time.Now(), 0; quiet < 10; time.Sleep(2 * time.Millisecond) {
+		if time.Since(began) > 30*time.Second {
+			return fmt.Errorf("the program that is held has not come to rest")
+		}
+		threads, err := filepath.Glob(stats)
+		if err != nil {
+			return err
+		}
+		quiet++
+		for _, name := range threads {
+			// After the name in parentheses comes the state; a thread that has ended meanwhile does not run.
+			text, err := os.ReadFile(name)
+			if _, state, ok := strings.Cut(string(text), ") "); err == nil && ok && !strings.HasPrefix(state, "S") {
+				quiet = 0
+			}
+		}
+	}
+	return nil
 }
 
 // holding reports whether the program waits.

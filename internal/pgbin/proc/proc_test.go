@@ -28,7 +28,7 @@ func TestResults(t *testing.T) {
 		{"exit 127", "command not found", true},
 		{"exit 130", "child process exited with exit code 130", true},
 		{"kill -KILL $$", "child process was terminated by signal 9: Killed", true},
-		{"kill -HUP $$", "child process was terminated by signal 1: Hangup", true},
+		{"kill -USR1 $$", "child process was terminated by signal 10: User defined signal 1", true}, // HUP is ignored under nohup
 	}
 	for _, tt := range tests {
 		err := Run(t.Context(), exec.Command("/bin/sh", "-c", tt.script), time.Second)
