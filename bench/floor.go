@@ -137,14 +137,7 @@ func copyFloor() floor {
 		about: "sequential copy of as many bytes over existing files, 1 MB at a time, one goroutine, fsync of each",
 		bytes: func(c counts) int64 { return c.Copied },
 		run: func(tb pgtest.TB, p *pair, s scenario, bytes int64) float64 {
-			files, err := largestFiles(p.source.DataDir(), bytes)
-			if err != nil {
-				tb.Fatalf("bench: %v", err)
-			}
-			dir, err := os.MkdirTemp(p.env.Root, "floor")
-			if err != nil {
-				tb.Fatalf("bench: %v", err)
-			}
+			files, dir := toCopy(tb, p, bytes)
 			buf := make([]byte, 1<<20)
 			copyAll := func() float64 {
 				start := time.Now()
@@ -173,6 +166,18 @@ func copyFloor() floor {
 	}
 }
 
+// toCopy is so many bytes of the source's largest files, and a new directory to copy them to.
+func toCopy(tb pgtest.TB, p *pair, bytes int64) (files []part, dir string) {
+	files, err := largestFiles(p.source.DataDir(), bytes)
+	if err == nil {
+		dir, err = os.MkdirTemp(p.env.Root, "floor")
+	}
+	if err != nil {
+		tb.Fatalf("bench: %v", err)
+	}
+	return files, dir
+}
+
 // blocksFloor is copyFloor in blocks of 8 kB, first every other one, then those between, by so many goroutines with a file
 // each: what two system calls for each scattered block cost at least.
 func blocksFloor(workers int) floor {
@@ -181,16 +186,10 @@ func blocksFloor(workers int) floor {
 	f.about = fmt.Sprintf("as many bytes read and written in blocks of 8 kB, every other one of a file of 64 MB at most, then those "+
 		"between, over existing files, %d goroutine(s) with a file each, fsync of each", workers)
 	f.run = func(tb pgtest.TB, p *pair, s scenario, bytes int64) float64 {
-		files, err := largestFiles(p.source.DataDir(), bytes)
-		if err != nil {
-			tb.Fatalf("bench: %v", err)
-		}
-		dir, err := os.MkdirTemp(p.env.Root, "floor")
-		if err != nil {
-			tb.Fatalf("bench: %v", err)
-		}
+		files, dir := toCopy(tb, p, bytes)
 		files = cutParts(files, 64<<20)
 		buf := make([]byte, 1<<20)
+		var err error
 		for i, f := range files {
 			err = errors.Join(err, copyAndSync(f, filepath.Join(dir, fmt.Sprint(i)), buf))
 		}
