@@ -8,7 +8,7 @@ SHELL := /bin/bash
 export PATH := $(PATH):/usr/local/go/bin
 export GO ?= go
 
-# How long each fuzz function runs, and how long the tests may take.
+# How long or how many times (5000x) each fuzz function runs, and how long the tests may take.
 FUZZTIME ?= 30s
 TIMEOUT ?= 20m
 # Packages and further arguments of "make test" and "make race": make test PKG=./scan ARGS='-run Shard'

@@ -15,6 +15,24 @@ import (
 	"github.com/fastrewind/fastrewind/internal/pgtest"
 )
 
+// runTiny runs scenarios once, too small to measure anything, and gives what was saved in out, and what was printed.
+func runTiny(t *testing.T, scenarios []string, out string, more ...string) (res result, printed string) {
+	t.Helper()
+	args := append([]string{"-scenario", strings.Join(scenarios, ","), "-scale", "TINY", "-runs", "1", "-out", out, "-dir", memoryDir(t)}, more...)
+	var stdout, stderr bytes.Buffer
+	if err := run(t.Context(), args, &stdout, &stderr); err != nil {
+		t.Fatalf("%v\n%s", err, stderr.String())
+	}
+	data, err := os.ReadFile(filepath.Join(out, "bench.json"))
+	if err == nil {
+		err = json.Unmarshal(data, &res)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return res, stdout.String()
+}
+
 // TestScenarios runs every scenario once in which programs run in turn, with clusters that are too small to measure anything.
 // For the others see structure_test.go.
 func TestScenarios(t *testing.T) {
@@ -27,23 +45,11 @@ func TestScenarios(t *testing.T) {
 			plain = append(plain, s.name)
 		}
 	}
-	out := t.TempDir()
-	var stdout, stderr bytes.Buffer
-	if err := run(t.Context(), []string{"-scenario", strings.Join(plain, ","), "-scale", "TINY", "-runs", "1", "-jobs", "2", "-out", out, "-dir", memoryDir(t)}, &stdout, &stderr); err != nil {
-		t.Fatalf("%v\n%s", err, stderr.String())
-	}
-	data, err := os.ReadFile(filepath.Join(out, "bench.json"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	var res result
-	if err := json.Unmarshal(data, &res); err != nil {
-		t.Fatal(err)
-	}
+	res, printed := runTiny(t, plain, t.TempDir(), "-jobs", "2")
 	if got, want := len(res.Scenarios), len(plain)-1; got != want {
 		t.Fatalf("%d scenarios in bench.json, want %d", got, want)
 	}
-	if len(res.Codecs) < 10 || !strings.Contains(stdout.String(), "\n| zstd | ") {
+	if len(res.Codecs) < 10 || !strings.Contains(printed, "\n| zstd | ") {
 		t.Errorf("codecs: %+v", res.Codecs)
 	}
 	for _, c := range res.Codecs {
@@ -52,8 +58,8 @@ func TestScenarios(t *testing.T) {
 		}
 	}
 	for _, s := range res.Scenarios {
-		if !strings.Contains(stdout.String(), "| "+s.Name+" |") {
-			t.Errorf("%s is not in the printed report:\n%s", s.Name, stdout.String())
+		if !strings.Contains(printed, "| "+s.Name+" |") {
+			t.Errorf("%s is not in the printed report:\n%s", s.Name, printed)
 		}
 		if (!s.DryRun || s.Archive != "") && !s.Compared {
 			t.Errorf("%s: results were not compared", s.Name)

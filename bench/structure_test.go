@@ -2,7 +2,6 @@ package main
 
 import (
 	"bytes"
-	"encoding/json"
 	"math"
 	"os"
 	"os/exec"
@@ -22,25 +21,13 @@ func TestStructure(t *testing.T) {
 	for _, s := range structuralScenarios() {
 		names = append(names, s.name)
 	}
-	var stdout, stderr bytes.Buffer
-	args := []string{"-scenario", strings.Join(names, ","), "-scale", "TINY", "-runs", "1", "-out", out, "-dir", memoryDir(t)}
-	if err := run(t.Context(), args, &stdout, &stderr); err != nil {
-		t.Fatalf("%v\n%s", err, stderr.String())
-	}
-	data, err := os.ReadFile(filepath.Join(out, "bench.json"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	var res result
-	if err := json.Unmarshal(data, &res); err != nil {
-		t.Fatal(err)
-	}
+	res, printed := runTiny(t, names, out)
 	if len(res.Scenarios) != len(names) {
 		t.Fatalf("%d scenarios, want %d", len(res.Scenarios), len(names))
 	}
 	for _, s := range res.Scenarios {
-		if !strings.Contains(stdout.String(), "| "+s.Name+",") {
-			t.Errorf("%s is not in the summary:\n%s", s.Name, stdout.String())
+		if !strings.Contains(printed, "| "+s.Name+",") {
+			t.Errorf("%s is not in the summary:\n%s", s.Name, printed)
 		}
 		switch {
 		case s.Growth != nil:

@@ -103,8 +103,8 @@ func (o Options) withDefaults() Options {
 	}
 	// An incomplete file needs a descriptor, and no worker may wait for one that only another waiting worker could free.
 	// Incomplete are at most: for each job the first and the last file of its batch and the one being written, the last
-	// being the one its next batch begins with. (Those that wait for a flusher go on by themselves.) The syncer lets complete files
-	// gather up to half of OpenFiles; with 8 for each job the other half is enough.
+	// being the one its next batch begins with. (Those that wait for a flusher go on by themselves.) The syncer lets
+	// complete files gather up to half of OpenFiles; with 8 for each job the other half is enough.
 	o.OpenFiles = max(o.OpenFiles, 8*o.MostJobs)
 	if o.Progress == nil {
 		o.Progress = func(int64) {}

@@ -39,8 +39,8 @@ func (g Generation) String() string {
 // fetched. Starting anew, from the listing on, can go on from there.
 //
 // With different timelines, the new server left the old one's history: blocks that were fetched may hold changes that it
-// never had, and its replay will not touch them. With equal ones it is another server, and one of the two is or was a standby, which may not have received what
-// the lost one had.
+// never had, and its replay will not touch them. With equal ones it is another server, and one of the two is or was a
+// standby, which may not have received what the lost one had.
 type SourceChangedError struct {
 	Old, New pg.TLI
 }

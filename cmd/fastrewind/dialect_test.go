@@ -29,12 +29,8 @@ func eachStock(t *testing.T, f func(t *testing.T, major int, stock string)) {
 	if testing.Short() {
 		t.Skip("compares with installed PostgreSQLs")
 	}
-	majors, err := pgtest.Majors()
-	if err != nil {
-		t.Fatal(err)
-	}
 	compared := 0
-	for _, major := range majors {
+	for _, major := range pgtest.Majors(t) {
 		dir, err := pgtest.FindMajor(major)
 		if err != nil {
 			t.Fatal(err)

@@ -24,10 +24,7 @@ func TestMajors(t *testing.T) {
 	if testing.Short() {
 		t.Skip("starts servers")
 	}
-	majors, err := pgtest.Majors()
-	if err != nil {
-		t.Fatal(err)
-	}
+	majors := pgtest.Majors(t)
 	covered := make([]string, len(majors))
 	for i, major := range majors {
 		covered[i] = fmt.Sprintf("%d: not at all", major)
@@ -151,11 +148,7 @@ func TestMajorsAhead(t *testing.T) {
 	if testing.Short() {
 		t.Skip("starts servers")
 	}
-	majors, err := pgtest.Majors()
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, major := range majors {
+	for _, major := range pgtest.Majors(t) {
 		t.Run(strconv.Itoa(major), func(t *testing.T) {
 			t.Parallel()
 			for _, s := range []scenario{

@@ -19,12 +19,8 @@ func TestRestoreCommand(t *testing.T) {
 	if testing.Short() {
 		t.Skip("starts servers")
 	}
-	majors, err := pgtest.Majors()
-	if err != nil {
-		t.Fatal(err)
-	}
 	compared := 0
-	for _, major := range majors {
+	for _, major := range pgtest.Majors(t) {
 		t.Run(fmt.Sprint(major), func(t *testing.T) {
 			r := newRehearsal(t, scenario{init: pgtest.InitOptions{SegSizeMB: 1}, major: major})
 			if r.env.HasStock() { // 14 and 16 come without

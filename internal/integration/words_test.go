@@ -21,17 +21,13 @@ func TestWords(t *testing.T) {
 	if testing.Short() {
 		t.Skip("starts servers")
 	}
-	majors, err := pgtest.Majors()
-	if err != nil {
-		t.Fatal(err)
-	}
 	var compared atomic.Int32
 	t.Cleanup(func() {
 		if compared.Load() == 0 {
 			t.Error("no major has a pg_rewind to compare with")
 		}
 	})
-	for _, major := range majors {
+	for _, major := range pgtest.Majors(t) {
 		t.Run(fmt.Sprint(major), func(t *testing.T) {
 			t.Parallel()
 			r := newRehearsal(t, scenario{init: pgtest.InitOptions{SegSizeMB: 1, Checksums: true}, major: major})

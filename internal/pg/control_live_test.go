@@ -17,11 +17,7 @@ func TestControlAgainstServer(t *testing.T) {
 	if testing.Short() {
 		t.Skip("starts servers")
 	}
-	majors, err := pgtest.Majors()
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, major := range majors {
+	for _, major := range pgtest.Majors(t) {
 		t.Run(strconv.Itoa(major), func(t *testing.T) { controlAgainstServer(t, major) })
 	}
 }

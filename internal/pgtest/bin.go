@@ -36,8 +36,17 @@ var systemDirs = []string{"/usr/lib/postgresql/%d/bin", "/usr/pgsql-%d/bin"}
 const majorsVariable = "FASTREWIND_TEST_MAJORS"
 
 // Majors are the majors to test, ascending: those in $FASTREWIND_TEST_MAJORS, of which each must be installed, or else
-// all that are. There is at least one.
-func Majors() ([]int, error) {
+// all that are. There is at least one, or the test ends.
+func Majors(tb TB) []int {
+	tb.Helper()
+	list, err := majors()
+	if err != nil {
+		tb.Fatalf("pgtest: %v", err)
+	}
+	return list
+}
+
+func majors() ([]int, error) {
 	listed, err := listedMajors()
 	if err != nil {
 		return nil, err
@@ -105,7 +114,7 @@ func findPostgres(given string, major int) (dir string, found int, err error) {
 		dir, err = installed(major)
 		return dir, major, err
 	}
-	all, err := Majors()
+	all, err := majors()
 	if err != nil {
 		return "", 0, err
 	}

@@ -48,15 +48,15 @@ func TestMajors(t *testing.T) {
 			for name, value := range map[string]string{"PG_PREFIX": prefix, "PG_BINDIR": "", "PATH": "/nowhere", majorsVariable: tt.listed} {
 				t.Setenv(name, value)
 			}
-			majors, err := Majors()
+			list, err := majors()
 			if tt.err != "" {
 				if err == nil || !strings.Contains(err.Error(), tt.err) {
 					t.Errorf("error %v", err)
 				}
 				return
 			}
-			if err != nil || !slices.Equal(majors, tt.majors) {
-				t.Errorf("got %v, %v", majors, err)
+			if err != nil || !slices.Equal(list, tt.majors) {
+				t.Errorf("got %v, %v", list, err)
 			}
 			if _, chosen, err := findPostgres("", 0); err != nil || chosen != tt.chosen {
 				t.Errorf("chosen: %d, %v", chosen, err)

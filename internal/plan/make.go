@@ -119,7 +119,8 @@ func (l *listing) advance() error {
 	return nil
 }
 
-// original is the entry of a file in the target as it was before any run touched it, as far as that matters; or nil if it did not exist and the source has it, so that all of it is copied.
+// original is the entry of a file in the target as it was before any run touched it, as far as that matters; or nil if it
+// did not exist and the source has it, so that all of it is copied.
 func (m *maker) original(path string, source, target *pg.Entry) *pg.Entry {
 	if m.Original == nil || source == nil || target == nil || target.Type != pg.RegularFile {
 		return target

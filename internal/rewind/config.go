@@ -31,7 +31,7 @@ type Config struct {
 	NoEnsureShutdown  bool       // --no-ensure-shutdown: no crash recovery of an unclean target
 	PgBinDir          string     // --pg-bindir: where the target's postgres is, before any other place
 	Jobs              int        // -j: workers of the scan and of the copy, and connections to the source; 0: see MostJobs
-	MaxRate           int64      // --max-rate: bytes per second read from the source, by all workers together; 0: no limit
+	MaxRate           int64      // --max-rate: bytes per second copied from the source, by all workers together; 0: no limit
 
 	Restart        bool          // --restart: copy again what an interrupted run has copied; its block map is used all the same
 	Timeout        time.Duration // --timeout: of the whole run; 0: none

@@ -13,7 +13,8 @@ import (
 )
 
 // --max-rate: all workers pay out of one purse, before they ask the source for anything. So what has been read up to any
-// moment is never more than the rate allows for the time since the first byte, however many workers there are. A worker
+// moment is never more than the rate allows for the time since the first byte, however many workers there are; but for what
+// files have grown since they were listed, which is paid for afterwards. A worker
 // waits between two questions, never within one: nobody takes a source that is spared for one that has stalled, and no
 // query on it stays open for longer than the work takes.
 

@@ -7,8 +7,8 @@
 //	proxy.Inject(func(r s3test.Request) *s3test.Fault { return s3test.SlowDown() })
 //
 // The server is versitygw, whose version is pinned in tools/s3servers; with FASTREWIND_TEST_S3=minio it is MinIO (pinned in
-// tools/s3servers/minio). "make s3servers" builds them; what is missing is built when it is first needed. They check
-// signatures, listen on 127.0.0.1 only, run as whatever user the test is, and end with the test, even if the test process
+// tools/s3servers/minio). "make s3server" and "make test-minio" build them; what is missing is built when it is first
+// needed. They check signatures, listen on 127.0.0.1 only, run as whatever user the test is, and end with the test, even if the test process
 // is killed. Clients must bring their own settings: Server.Env has them for other programs.
 //
 // Nothing returns an error: what fails ends the test. The package speaks S3 without an SDK, so that tests of one do not

@@ -12,11 +12,7 @@ func TestGuardOnMajors(t *testing.T) {
 	if testing.Short() {
 		t.Skip("starts servers")
 	}
-	majors, err := pgtest.Majors()
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, major := range majors {
+	for _, major := range pgtest.Majors(t) {
 		t.Run(fmt.Sprint(major), func(t *testing.T) {
 			s := newStage(t, major)
 			w := s.smallSeparation()

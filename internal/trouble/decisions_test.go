@@ -35,6 +35,16 @@ func newPlay(t *testing.T) *play {
 	return d
 }
 
+// promoted is a standby that had everything of the old primary, and was promoted.
+func (d *play) promoted(name string) *pgtest.Cluster {
+	d.Helper()
+	c := d.old.Standby(name)
+	c.Start()
+	d.old.WaitReplay(c)
+	c.Promote()
+	return c
+}
+
 // follows checks that a rewound target follows its primary, and has its data.
 func (d *play) follows(target, primary *pgtest.Cluster) {
 	d.Helper()
@@ -144,10 +154,7 @@ func (d *play) shownAlone(c *pgtest.Cluster) string {
 // takes for the consistency point, is then behind the next page's header, where no WAL is: its server waits for ever.
 func TestIdlePrimary(t *testing.T) {
 	d := newPlay(t)
-	source := d.old.Standby("source")
-	source.Start()
-	d.old.WaitReplay(source)
-	source.Promote()
+	source := d.promoted("source")
 	d.old.SQL("postgres", "UPDATE v SET t = 'old'")
 	d.old.Stop(pgtest.Fast)
 	source.Quiesce()
@@ -222,10 +229,7 @@ func TestBenignCheckpoint(t *testing.T) {
 // is lost: that the directory is a backup nobody has recovered. Ours refuses, and touches nothing.
 func TestLabelInTarget(t *testing.T) {
 	d := newPlay(t)
-	source := d.old.Standby("source")
-	source.Start()
-	d.old.WaitReplay(source)
-	source.Promote()
+	source := d.promoted("source")
 	d.old.SQL("postgres", "UPDATE v SET t = 'old'")
 	d.old.Stop(pgtest.Fast)
 	source.Checkpoint()
@@ -258,10 +262,7 @@ func (d *play) bigRecord(c *pgtest.Cluster) (first, last string) {
 // should have been.
 func TestOverwrittenContrecord(t *testing.T) {
 	d := newPlay(t)
-	source := d.old.Standby("source")
-	source.Start()
-	d.old.WaitReplay(source)
-	source.Promote()
+	source := d.promoted("source")
 	source.SQL("postgres", "UPDATE v SET t = 'source' WHERE i % 2 = 0; CHECKPOINT")
 	d.old.SQL("postgres", "UPDATE v SET t = 'old'")
 	_, last := d.bigRecord(d.old)
