@@ -27,7 +27,7 @@ build: ## build bin/fastrewind, one static program
 	CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=$(VCS) -o bin/fastrewind ./cmd/fastrewind
 
 .PHONY: deps
-deps: ## install what is missing: PostgreSQL 15, a C compiler, make, archivers and HA managers for tests
+deps: ## install what is missing: a PostgreSQL from 13 to 19, a C compiler, make, archivers and HA managers for tests
 	scripts/install-deps
 	scripts/install-archivers
 	scripts/install-managers

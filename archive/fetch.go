@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -201,6 +202,8 @@ func (all answers) conclude() error {
 		}
 		said.Advice = "Looked at:" + b.String() + "\n" + said.Advice
 	}
+	// Stock knows of no other places than pg_wal and what restore_command brings.
+	said.Own = slices.ContainsFunc(all, func(a answer) bool { return !a.local && !a.stock })
 	return &said
 }
 

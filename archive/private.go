@@ -56,10 +56,11 @@ func newPrivate(dataDir, dir string) (*private, error) {
 	}
 	if last == nil {
 		return nil, fault.New("no usable directory to restore WAL into: %s will not do", tried).
-			Advise("Its name would need quoting in a shell, or it lies in the target's data directory. Set TMPDIR to another directory.")
+			Advise("Its name would need quoting in a shell, or it lies in the target's data directory. Set TMPDIR to another directory.").
+			Ours()
 	}
 	return nil, fault.Because(last, "could not create directory to restore WAL into: %s", fault.M(last)).
-		Advise("Tried %s. Set TMPDIR to a directory with room for the missing WAL.", tried)
+		Advise("Tried %s. Set TMPDIR to a directory with room for the missing WAL.", tried).Ours()
 }
 
 // plain reports whether path can be put into a command without quotes, as %p is. A blank in it would break commands that

@@ -145,15 +145,15 @@ func (p *pool) admit(sess *session, at pin, fetched bool) (isNew bool, stale []*
 		return false, nil, twoServers()
 	case !id.known() || !old.known():
 		return false, nil, fault.New("source server was restarted, or the connection leads to another server").
-			Advise("Whether it is the same server cannot be told without the right to read files.")
+			Advise("Whether it is the same server cannot be told without the right to read files.").Ours()
 	case id.systemID != old.systemID:
 		return false, nil, fault.New("source server was replaced by one of another system").
-			Advise("The system identifier was %d, that of the server that answers now is %d.", old.systemID, id.systemID)
+			Advise("The system identifier was %d, that of the server that answers now is %d.", old.systemID, id.systemID).Ours()
 	case id.tli != p.first.tli:
 		return false, nil, sourceChanged(p.first.tli, id.tli)
 	case id.dir == old.dir: // restarted; the lock on its directory says that the old postmaster is gone
 	case p.live > 0:
-		return false, nil, fault.Because(errTwoServers, "%s", twoServers().Text).Advise("%s", twoServers().Advice)
+		return false, nil, fault.Because(errTwoServers, "%s", twoServers().Text).Advise("%s", twoServers().Advice).Ours()
 	case fetched && (id.inRecovery || old.inRecovery): // either may be behind the other
 		return false, nil, sourceChanged(p.first.tli, id.tli)
 	}
@@ -180,13 +180,15 @@ func (p *pool) admit(sess *session, at pin, fetched bool) (isNew bool, stale []*
 
 func twoServers() *fault.Error {
 	return fault.New("source server was restarted, or the connection leads to another server").
-		Advise("All connections must lead to one running server. Connect to the server itself rather than to a balancer, and start again.")
+		Advise("All connections must lead to one running server. Connect to the server itself rather than to a balancer, and start again.").
+		Ours()
 }
 
 func sourceChanged(before, after pg.TLI) error {
 	e := &SourceChangedError{Old: before, New: after}
 	return fault.Because(e, "%s", e).
-		Advise("What was fetched before may hold changes that the new source does not have. Start again: it is then compared with the new source.")
+		Advise("What was fetched before may hold changes that the new source does not have. Start again: it is then compared with the new source.").
+		Ours()
 }
 
 // PageBound is an LSN that no page given by Fetch before this call is newer than: on a primary how far its WAL is

@@ -151,7 +151,7 @@ func (m *BlockMap) overflow() error {
 		return nil
 	}
 	return fault.New("the WAL refers to more blocks than can be held in %d MB of memory", m.maxBytes>>20).
-		Advise("This is not what a healthy cluster writes: check the target's WAL with pg_waldump, or take a new base backup.")
+		Advise("This is not what a healthy cluster writes: check the target's WAL with pg_waldump, or take a new base backup.").Ours()
 }
 
 // Inserter notes blocks in a BlockMap. It remembers where it was last, which is where most records go. One per

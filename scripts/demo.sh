@@ -6,7 +6,8 @@
 # with PROGRAM (default: bin/fastrewind, built first), and becomes a standby of the new one. In the end every table of
 # both is compared. Everything is removed again, whatever happens.
 #
-# As root the servers and the rewind run as the user postgres. PostgreSQL is installed if it is missing.
+# As root the servers and the rewind run as the user postgres. Any PostgreSQL from 13 to 19 will do; if there is none, one is
+# installed (see install-deps).
 #
 #   DEMO_SCALE    pgbench's scale factor: 100,000 accounts, about 15 MB each (default 20)
 #   DEMO_SECONDS  how long each side is loaded after the promotion (default 8)
@@ -39,6 +40,8 @@ outside() {
 	root=$(cd "$(dirname "$self")/.." && pwd)
 	step "PostgreSQL and fastrewind"
 	"$root/scripts/install-deps" postgresql
+	PG_BINDIR=$("$root/scripts/install-deps" bindir)
+	export PG_BINDIR
 
 	local program=${1:-}
 	if [ -z "$program" ]; then
@@ -78,7 +81,7 @@ cleanup() {
 	fi
 	for dir in "$work"/old "$work"/new; do
 		[ -f "$dir/postmaster.pid" ] || continue
-		"${as_server[@]}" "$(cat "$work/bindir")/pg_ctl" -s -D "$dir" -m immediate stop >/dev/null 2>&1 || true
+		"${as_server[@]}" "$PG_BINDIR/pg_ctl" -s -D "$dir" -m immediate stop >/dev/null 2>&1 || true
 	done
 	if [ "$status" != 0 ] && [ -d "$work" ]; then
 		for dir in old new; do
@@ -96,18 +99,6 @@ cleanup() {
 }
 
 # ---- inside: as the user the servers run as ----------------------------------------------------------------------------
-
-find_bindir() {
-	local dir
-	for dir in "${PG_BINDIR:-}" /usr/lib/postgresql/15/bin \
-		"$(dirname "$(readlink -f "$(command -v initdb || true)" || true)")"; do
-		if [ -x "$dir/initdb" ]; then
-			printf '%s\n' "$dir"
-			return
-		fi
-	done
-	die "PostgreSQL's programs were not found"
-}
 
 free_port() {
 	local port
@@ -171,10 +162,8 @@ sums() { # port
 
 inside() {
 	work=$DEMO_WORK
-	local bindir program=$DEMO_PROGRAM old_port new_port
-	bindir=$(find_bindir)
-	printf '%s\n' "$bindir" >"$work/bindir" # for cleanup
-	PATH=$bindir:$PATH
+	local program=$DEMO_PROGRAM old_port new_port
+	PATH=$PG_BINDIR:$PATH
 	export PATH LC_ALL=C
 	export HOME=$work # the caller's may be closed to us
 	unset PGDATA PGHOST PGPORT PGUSER PGDATABASE PGSERVICE PGOPTIONS
@@ -186,7 +175,7 @@ inside() {
 	printf 'old primary: port %s; standby, and new primary to be: port %s; below %s\n' "$old_port" "$new_port" "$work"
 
 	step "A primary with $((scale * 100000)) accounts, and a standby that streams from it"
-	initdb -D "$work/old" -U postgres -A trust -E UTF8 --no-locale --data-checksums --no-instructions >/dev/null
+	initdb -D "$work/old" -U postgres -A trust -E UTF8 --no-locale --data-checksums >/dev/null
 	cat >>"$work/old/postgresql.conf" <<-'CONF'
 		wal_log_hints = on
 		max_wal_size = 4GB

@@ -58,6 +58,9 @@ type setting struct {
 
 // readSettings sets the options that the command line did not: by the environment or else by the configuration file.
 func (o *options) readSettings(self program, p *process) error {
+	if err := p.refuseUnknown(self); err != nil {
+		return err
+	}
 	if err := o.readEnvironment(p.env); err != nil {
 		return err
 	}
@@ -192,12 +195,12 @@ func readConf(path string, user int, self program) (*confFile, error) {
 	}
 	if stat, ok := info.Sys().(*syscall.Stat_t); !ok || stat.Uid != 0 && int64(stat.Uid) != int64(user) {
 		return nil, fault.New("configuration file \"%s\" must be owned by the current user or root", path).
-			Advise("chown it, or set %s to another file, or to %s for none.", confVariable, os.DevNull)
+			Advise("chown it, or set %s to another file, or to %s for none.", confVariable, os.DevNull).Ours()
 	}
 	if mode := info.Mode().Perm(); mode&0o022 != 0 {
 		return nil, fault.New("configuration file \"%s\" can be written by others than its owner", path).
 			WithDetail("File has permissions %04o.", mode).
-			Advise("Take the permissions away: chmod go-w \"%s\".", path)
+			Advise("Take the permissions away: chmod go-w \"%s\".", path).Ours()
 	}
 	text, err := io.ReadAll(io.LimitReader(f, maxConf+1))
 	if err != nil {
@@ -223,13 +226,13 @@ func (c *confFile) parse(text string) error {
 		name, rest, found := strings.Cut(line, "=")
 		if !found {
 			return fault.New("syntax error in file \"%s\" line %d", c.path, i+1).
-				Advise("A line is: name = value. A name is that of a long option, without the dashes.")
+				Advise("A line is: name = value. A name is that of a long option, without the dashes.").Ours()
 		}
 		value, ok := confValue(strings.TrimSpace(rest))
 		if !ok || strings.ContainsRune(value, 0) {
 			// The value is not shown: it may be a password.
 			return fault.New("syntax error in file \"%s\" line %d", c.path, i+1).
-				Advise("The value's quotes do not match. Inside single quotes, a quote is written twice.")
+				Advise("The value's quotes do not match. Inside single quotes, a quote is written twice.").Ours()
 		}
 		c.settings = append(c.settings, setting{strings.TrimSpace(name), value, i + 1})
 	}
@@ -274,7 +277,7 @@ func (c *confFile) check(self program) error {
 		f := all.flags.Lookup(s.option)
 		if f == nil || f.Name == "help" || f.Name == "version" { // these two are orders, not settings
 			return fault.New("unrecognized configuration parameter \"%s\" in file \"%s\" line %d", s.option, c.path, s.line).
-				Advise("Names are those of long options, without the dashes; see %s --help.", self.name)
+				Advise("Names are those of long options, without the dashes; see fastrewind --help.").Ours()
 		}
 		if s.value == "" {
 			continue

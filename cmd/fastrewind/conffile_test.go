@@ -4,9 +4,11 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -29,6 +31,7 @@ func withEtc(t *testing.T, etc string, env map[string]string, argv ...string) (c
 	p := &process{
 		args: argv, euid: user, etc: etc, stdout: &stdout, stderr: &stderr,
 		env:   func(name string) (string, bool) { v, ok := env[name]; return v, ok },
+		names: func() []string { return slices.Collect(maps.Keys(env)) },
 		width: func() int { return 0 },
 		now:   time.Now,
 		run: func(_ context.Context, c rewind.Config, _ rewind.Reporter) error {

@@ -56,6 +56,7 @@ func TestCommandLinesAsStock(t *testing.T) {
 			"--source-pgdata=s", "-D t --source-pgdata=s --source-server=c", "-D t --source-pgdata=s -R", "-D t --source-pgdata=s extra",
 			"--bogus", "-Z", "-D", "--dry-run=1",
 			"-D /does/not/exist --source-pgdata=s x",
+			"--version", "-V", "--version --bogus", "-V x", "-n -V", "-nV",
 		} {
 			argv := append([]string{stock}, strings.Fields(line)...)
 			want := call(t, stock, argv)
@@ -64,6 +65,44 @@ func TestCommandLinesAsStock(t *testing.T) {
 			}
 		}
 	})
+}
+
+// TestVersionAsStock: wherever the program lies, here even beside a postgres that may be of another major, it has the version and
+// the help of the major that is meant: of the target, if the environment names one, or of the postgres that it names.
+func TestVersionAsStock(t *testing.T) {
+	elsewhere, err := findStock()
+	if err != nil {
+		t.Fatal(err)
+	}
+	eachStock(t, func(t *testing.T, major int, stock string) {
+		byTarget, byBinDir := "FASTREWIND_TARGET_PGDATA="+targetOf(t, major), "FASTREWIND_PG_BINDIR="+filepath.Dir(stock)
+		for _, env := range [][]string{
+			{byTarget, "PATH=" + filepath.Dir(stock) + ":/usr/bin:/bin"}, // where that major's postgres is found
+			{byTarget, byBinDir},
+			{byBinDir},
+		} {
+			for _, order := range []string{"--version", "-V", "--help", "-?"} {
+				want := call(t, stock, []string{stock, order})
+				if got := call(t, binary, []string{elsewhere, order}, env...); got != want {
+					t.Errorf("%s %v\n got %+v\nwant %+v", order, env, got, want)
+				}
+			}
+		}
+	})
+}
+
+// targetOf makes a directory that is a cluster of a major as far as its PG_VERSION goes. The user whom call runs programs as can
+// read it.
+func targetOf(t *testing.T, major int) string {
+	t.Helper()
+	dir, err := os.MkdirTemp(filepath.Dir(binary), "target")
+	if err == nil {
+		err = errors.Join(os.Chmod(dir, 0o755), os.WriteFile(filepath.Join(dir, "PG_VERSION"), fmt.Appendln(nil, major), 0o644))
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return dir
 }
 
 // TestDialectOfTarget: which major is meant is the target's affair, wherever the program lies, as soon as it is named.

@@ -97,7 +97,7 @@ Every option can also be set by an environment variable: FASTREWIND_ and the lon
 capitals, with _ for -. The command line goes before the environment, the environment before
 a configuration file, that before the default; a source given in one place goes before a
 source of either kind in a later one. Switches are on or off. An empty variable counts as not
-set. This works under the name pg_rewind, too:
+set; any other variable of such a name is an error. This works under the name pg_rewind, too:
   FASTREWIND_JOBS=4  FASTREWIND_TARGET_PGDATA=/data/15  FASTREWIND_WAL_ARCHIVE=auto
 
 The configuration file has lines like "jobs = 4", with the names of long options. It is the
@@ -108,7 +108,8 @@ that, /etc/fastrewind/fastrewind.conf. It must belong to root or to the user.
 const usageMessages = `
 All messages go to standard error; "error:", "detail:" and "hint:" are pg_rewind's words, what
 follows "advice:" is said by %[1]s alone. Called under the name pg_rewind, by a link or
-a copy, the program writes what pg_rewind of the target's major writes and nothing more.
+a copy, the program writes what pg_rewind of the target's major writes and nothing more; only
+on errors that pg_rewind does not have, the advice is the hint. JSON has it in any case.
 `
 
 const usageExit = `
@@ -196,8 +197,8 @@ func versionText(self program, env func(string) (string, bool)) string {
 }
 
 // expectedVersion is the version and the major that a caller of pg_rewind expects: of the postgres program that a rewind of
-// the target would use, if the environment names one; else of what lies beside us, where pg_rewind lies; else of the newest
-// that is installed here.
+// the target would use, if the settings name a target; else of the one in the directory they name, else of the one beside us,
+// where pg_rewind lies; else of the newest that is installed here.
 func expectedVersion(self program, env func(string) (string, bool)) (version string, major int) {
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
@@ -209,15 +210,16 @@ func expectedVersion(self program, env func(string) (string, bool)) (version str
 			majors = []int{major}
 		}
 	}
+	if dir, _ := env(variable("pg-bindir")); dir != "" {
+		if found, ok := pgbin.In(ctx, dir); ok && slices.Contains(majors, found.Major) {
+			return number(found), found.Major
+		}
+	}
 	if found, ok := pgbin.Beside(ctx, self.path); ok && slices.Contains(majors, found.Major) {
 		return number(found), found.Major
 	}
-	binDir, _ := env(variable("pg-bindir"))
 	for _, m := range majors {
-		found, err := pgbin.Find(ctx, pgbin.Options{
-			Major: m, BinDir: binDir, ProgramPath: self.path, ProgramName: self.name,
-		})
-		if err == nil {
+		if found, err := pgbin.Find(ctx, pgbin.Options{Major: m, ProgramPath: self.path, ProgramName: self.name}); err == nil {
 			return number(found), m
 		}
 	}

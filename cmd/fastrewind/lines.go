@@ -11,7 +11,7 @@ import (
 const (
 	detailPart = "detail"
 	hintPart   = "hint"
-	advicePart = "advice" // ours; never under stock's name
+	advicePart = "advice" // ours; no line under stock's name
 
 	// As 13 and 14 write: another word than error, and hints that are lines without anything before.
 	severityPart = "severity"

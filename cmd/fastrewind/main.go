@@ -11,6 +11,7 @@
 //	getopt.go    the command line as GNU getopt_long reads it, put into the plain form that pflag reads
 //	commands.go  what the program can do besides: archive, journal, undo
 //	options.go   every option: its flag, its environment variable, its meaning in rewind.Config
+//	unknown.go   variables that look like an option's and are none
 //	conffile.go  fastrewind.conf, which sets what neither command line nor environment did
 //	values.go    the kinds of values options take
 //	checks.go    what stock checks once all options are known, in stock's order
@@ -41,6 +42,7 @@ import (
 type process struct {
 	args   []string                              // argv: the program's own name, then the arguments
 	env    func(string) (value string, set bool) // os.LookupEnv
+	names  func() []string                       // of the variables that env finds
 	euid   int
 	etc    string // the directory of the machine's configuration files; none if empty
 	stdout io.Writer

@@ -6,10 +6,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"os/exec"
 	"os/user"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"syscall"
 	"testing"
@@ -154,6 +156,7 @@ func inProcess(t *testing.T, env map[string]string, argv ...string) (cfg *rewind
 	p := &process{
 		args:   argv,
 		env:    func(name string) (string, bool) { v, ok := env[name]; return v, ok },
+		names:  func() []string { return slices.Collect(maps.Keys(env)) },
 		euid:   1000,
 		stdout: &stdout,
 		stderr: &stderr,

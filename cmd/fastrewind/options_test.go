@@ -1,8 +1,12 @@
 package main
 
 import (
+	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"reflect"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -281,12 +285,53 @@ func TestHelp(t *testing.T) {
 	}
 }
 
-// TestStockVersion: the first line is there whether a server is installed or not.
+// TestStockVersion: whose version it is, with programs that only say theirs. The line is there whether a server is installed or
+// not.
 func TestStockVersion(t *testing.T) {
-	stock := program{path: "pg_rewind", name: stockName, stock: true}
-	got := versionText(stock, func(string) (string, bool) { return "", false })
-	if !strings.HasPrefix(got, "pg_rewind (PostgreSQL) 15") {
-		t.Errorf("got %q", got)
+	top := t.TempDir()
+	put := func(dir, name, text string, mode os.FileMode) string {
+		t.Helper()
+		dir = filepath.Join(top, dir)
+		if err := errors.Join(os.MkdirAll(dir, 0o755), os.WriteFile(filepath.Join(dir, name), []byte(text), mode)); err != nil {
+			t.Fatal(err)
+		}
+		return dir
+	}
+	postgres := func(dir, version string) string {
+		return put(dir, "postgres", "#!/bin/sh\necho 'postgres (PostgreSQL) "+version+"'\n", 0o755)
+	}
+	named, unknown, path := postgres("named", "13.99 (Fake)"), postgres("unknown", "12.99"), postgres("path", "17.99")
+	beside := filepath.Join(postgres("beside", "18.99"), stockName)
+	put("beside", stockName, "", 0o755)
+	alone := filepath.Join(put("alone", stockName, "", 0o755), stockName)
+	target := put("target", "PG_VERSION", "17\n", 0o600)
+	t.Setenv("PATH", path)
+
+	const bindir, pgdata = "FASTREWIND_PG_BINDIR", "FASTREWIND_TARGET_PGDATA"
+	for _, c := range []struct {
+		self string
+		env  map[string]string
+		want string
+	}{
+		{beside, nil, "18.99"},
+		{beside, map[string]string{bindir: named}, "13.99 (Fake)"},
+		{alone, map[string]string{bindir: named}, "13.99 (Fake)"},
+		{beside, map[string]string{bindir: unknown}, "18.99"},
+		{beside, map[string]string{bindir: filepath.Join(top, "nothing")}, "18.99"},
+		{beside, map[string]string{bindir: named, pgdata: filepath.Join(top, "nothing")}, "13.99 (Fake)"},
+		{beside, map[string]string{pgdata: target}, "17."}, // one that is installed goes before PATH
+		{beside, map[string]string{bindir: named, pgdata: target}, "17."},
+		{alone, nil, ""}, // of whatever is installed
+	} {
+		got := versionText(program{path: c.self, name: stockName, stock: true}, func(name string) (string, bool) {
+			value, set := c.env[name]
+			return value, set
+		})
+		version, ok := strings.CutPrefix(got, "pg_rewind (PostgreSQL) ")
+		exact := c.want != "" && !strings.HasSuffix(c.want, ".")
+		if !ok || !strings.HasPrefix(version, c.want) || exact && version != c.want+"\n" || !regexp.MustCompile(`^1[3-9]`).MatchString(version) {
+			t.Errorf("%s %v: got %q, want %q", c.self, c.env, got, c.want)
+		}
 	}
 }
 

@@ -34,6 +34,7 @@ func theProcess(run runFunc) *process {
 	return &process{
 		args:   os.Args,
 		env:    os.LookupEnv,
+		names:  variableNames,
 		euid:   os.Geteuid(),
 		etc:    systemConfDir,
 		stdout: os.Stdout,

@@ -186,7 +186,7 @@ func (r *reporter) fail(err error, more bool) {
 	words := fault.Error{Text: err.Error()}
 	message := fault.Message{Format: "%s", Args: []any{err.Error()}}
 	if inner := (*fault.Error)(nil); errors.As(err, &inner) {
-		words.Detail, words.Hint, words.Advice = inner.Detail, inner.Hint, inner.Advice
+		words.Detail, words.Hint, words.Advice, words.Own = inner.Detail, inner.Hint, inner.Advice, inner.Own
 		if inner.Text == err.Error() {
 			message = inner.Message()
 		}
@@ -195,6 +195,10 @@ func (r *reporter) fail(err error, more bool) {
 	words.Text = strings.TrimSuffix(said.text, "\n")
 	if said.detail != "" {
 		words.Detail = said.detail
+	}
+	if r.leavesOutAdvice() && words.Own {
+		// Stock has no such error, and so no words of its own that must not be added to.
+		words.Hint = strings.Trim(words.Hint+"\n"+words.Advice, "\n")
 	}
 	if r.format == textFormat && !speech.marksParts() {
 		r.failBefore15(words, speech.severity(message, more || words.Detail != ""))
@@ -242,9 +246,12 @@ func joined(err error) []error {
 	}
 }
 
-// part makes a field of a part of a message that is there and may be said under this name.
+// leavesOutAdvice reports whether what is written is to be like stock's. Stock has no JSON.
+func (r *reporter) leavesOutAdvice() bool { return r.self.stock && r.format == textFormat }
+
+// part makes a field of a part of a message that is there and may be said here.
 func (r *reporter) part(name, text string) zap.Field {
-	if text == "" || name == advicePart && r.self.stock {
+	if text == "" || name == advicePart && r.leavesOutAdvice() {
 		return zap.Skip()
 	}
 	return zap.String(name, text)

@@ -195,6 +195,58 @@ func TestFail(t *testing.T) {
 	}
 }
 
+// TestAdviceUnderStockName: on an error that stock does not have, the advice is the hint, in the form that each major gives to
+// hints; on others there is none. JSON, which stock does not have either, has all of it.
+func TestAdviceUnderStockName(t *testing.T) {
+	cause := errors.New("cause")
+	for _, c := range []struct {
+		err            error
+		before15, from string // 13 and 14; 15
+		json           string
+	}{
+		{
+			fault.New("t").Advise("do this"),
+			"P: fatal: t\n", "P: error: t\n",
+			`{"advice":"do this","level":"error","msg":"t"}`,
+		},
+		{
+			fault.New("t").Advise("do this\nand that").Ours(),
+			"P: fatal: t\ndo this\nand that\n", "P: error: t\nP: hint: do this\nand that\n",
+			`{"advice":"do this\nand that","level":"error","msg":"t"}`,
+		},
+		{
+			fmt.Errorf("w: %w", fault.Because(cause, "t").WithDetail("d").WithHint("h").Advise("do this").Ours()),
+			"P: error: w: t\nP: error: d\nh\ndo this\n", "P: error: w: t\nP: detail: d\nP: hint: h\ndo this\n",
+			`{"advice":"do this","detail":"d","hint":"h","level":"error","msg":"w: t"}`,
+		},
+		{
+			fault.New("t").WithHint("h").Ours(),
+			"P: fatal: t\nh\n", "P: error: t\nP: hint: h\n",
+			`{"hint":"h","level":"error","msg":"t"}`,
+		},
+		{
+			errors.Join(fault.New("one").Advise("a"), fault.New("two").Advise("b").Ours()),
+			"P: error: one\nP: fatal: two\nb\n", "P: error: one\nP: error: two\nP: hint: b\n",
+			`{"advice":"a","level":"error","msg":"one"}` + "\n" + `{"advice":"b","level":"error","msg":"two"}`,
+		},
+	} {
+		for major, want := range map[int]string{13: c.before15, 14: c.before15, 15: c.from, 19: c.from} {
+			speech := func() *dialect { return dialectOf(major) }
+			r, _, out := silent(t, stockProgram, reporting{speech: speech}, 0)
+			r.Fail(c.err)
+			if want = strings.ReplaceAll(want, "P:", "pg_rewind:"); out.String() != want {
+				t.Errorf("%d, %v:\n got %q\nwant %q", major, c.err, out, want)
+			}
+			r, clock, out := silent(t, stockProgram, reporting{speech: speech, format: jsonFormat}, 0)
+			r.Fail(c.err)
+			sameLines(t, objects(t, out.String(), clock.Now()), c.json)
+		}
+	}
+	r, clock, out := silent(t, stockProgram, reporting{format: jsonFormat}, 0)
+	r.Warn("careful", "do this")
+	sameLines(t, objects(t, out.String(), clock.Now()), `{"advice":"do this","level":"warn","msg":"careful"}`)
+}
+
 // TestConcurrentUse has something to find for the race detector only.
 func TestConcurrentUse(t *testing.T) {
 	for _, style := range []progressStyle{barProgress, lineProgress, jsonProgress, stockTerminal} {

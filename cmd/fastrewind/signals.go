@@ -76,7 +76,7 @@ func interruption(ctx context.Context, err error) error {
 	if err == nil || !errors.As(context.Cause(ctx), &stopped) {
 		return err
 	}
-	said := fault.Because(err, "%s", stopped.Error())
+	said := fault.Because(err, "%s", stopped.Error()).Ours() // stock dies without a word
 	if !errors.Is(err, context.Canceled) && !errors.As(err, new(stopSignal)) {
 		said.Detail = err.Error()
 	}

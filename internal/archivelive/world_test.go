@@ -96,7 +96,7 @@ func newWorld(t *testing.T) *world {
 	w.target.SQL("postgres", "SELECT pg_logical_emit_message(true, '', ''), pg_switch_wal()")
 
 	step("archivers")
-	w.createStanzas()
+	w.createStanzas(t)
 	w.env.WriteFile(filepath.Join(w.tools, "on"), nil, 0o600)
 	w.target.SQL("postgres", fmt.Sprintf(load, 500))
 	w.target.Checkpoint()

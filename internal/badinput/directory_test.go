@@ -40,6 +40,20 @@ func TestBadInput(t *testing.T) {
 	m.target.MustRewind(pgtest.BuildFastrewind(t).Fastrewind, pgtest.FromDir(m.source))
 }
 
+// another makes a control file one of another major, of one with the same layout if there is one.
+func another(major int, control []byte) {
+	le := binary.LittleEndian
+	switch {
+	case major >= 18:
+		le.PutUint32(control[12:], le.Uint32(control[12:])+1)
+	case major == 15:
+		le.PutUint32(control[12:], 202107181) // 14
+	default:
+		le.PutUint32(control[8:], 1300)
+		le.PutUint32(control[12:], 202209061) // 15
+	}
+}
+
 func directoryCases(m *templates) []bad {
 	le := binary.LittleEndian
 	// Of the target's or the source's pg_control: changed with the right checksum, and changed without.
@@ -71,6 +85,10 @@ func directoryCases(m *templates) []bad {
 		between++
 	}
 	behind := (m.divergence + m.end) / 2
+	hints := 176 // wal_log_hints
+	if m.target.Env().Major >= 19 {
+		hints = 184
+	}
 	return []bad{
 		{name: "target does not exist", spoil: func(p *pair) { p.args[1] = "/nonexistent/target" },
 			want: []string{`could not read permissions of directory "/nonexistent/target": No such file or directory`}},
@@ -84,7 +102,7 @@ func directoryCases(m *templates) []bad {
 		{name: "target's pg_control is empty", spoil: damage(target, cut(0)), want: []string{"error: unexpected control file size 0, expected 8192"}},
 		{name: "target's pg_control is short", spoil: damage(target, cut(4000)), want: []string{"error: unexpected control file size 4000, expected 8192"}},
 		{name: "target's pg_control is long", spoil: damage(target, func(b []byte) []byte { return append(b, b...) }), want: []string{"error: unexpected control file size 16384, expected 8192"}},
-		{name: "target's pg_control is of zeros", spoil: damage(target, zeros), want: []string{"error: WAL segment size must be a power of two between 1 MB and 1 GB, but the control file specifies 0 bytes"}},
+		{name: "target's pg_control is of zeros", spoil: damage(target, zeros), want: []string{"error: ", "WAL segment size ", "0 bytes"}},
 		{name: "target's pg_control is damaged", spoil: damage(target, func(b []byte) []byte { b[100]++; return b }), want: []string{"error: unexpected control file CRC"}},
 		{name: "target's pg_control has a damaged version", spoil: damage(target, func(b []byte) []byte { b[12]++; return b }), want: []string{"error: unexpected control file CRC"}},
 		{name: "target's pg_control is missing", spoil: func(p *pair) { p.must(os.Remove(p.newTarget().Path("global", "pg_control"))) }},
@@ -92,11 +110,11 @@ func directoryCases(m *templates) []bad {
 		{name: "source's pg_control is damaged", spoil: damage(source, func(b []byte) []byte { b[100]++; return b }), want: []string{"error: unexpected control file CRC"}},
 		{name: "source's pg_control is missing", spoil: func(p *pair) { p.must(os.Remove(p.newSource().Path("global", "pg_control"))) }},
 		{name: "another system", spoil: patch(source, func(b []byte) { b[0] ^= 1 }), want: []string{"error: source and target clusters are from different systems"}},
-		{name: "source of another major", spoil: patch(source, func(b []byte) { le.PutUint32(b[12:], 202107181) }),
-			want: []string{"error: clusters are not compatible with this version of pg_rewind"}},
-		{name: "target of another major", spoil: patch(target, func(b []byte) { le.PutUint32(b[8:], 1700); le.PutUint32(b[12:], 202406281) }),
-			want: []string{"error: clusters are not compatible with this version of pg_rewind"}},
-		{name: "neither checksums nor hints", spoil: patch(target, func(b []byte) { b[176] = 0 }),
+		{name: "source of another major", spoil: patch(source, func(b []byte) { another(m.target.Env().Major, b) }),
+			want: []string{"error: clusters are not compatible with this version of pg_rewind"}, stock: sameError},
+		{name: "target of another major", spoil: patch(target, func(b []byte) { another(m.target.Env().Major, b) }),
+			want: []string{"error: clusters are not compatible with this version of pg_rewind"}, stock: sameError},
+		{name: "neither checksums nor hints", spoil: patch(target, func(b []byte) { b[hints] = 0 }),
 			want: []string{`error: target server needs to use either data checksums or "wal_log_hints = on"`}, exit: 7},
 		{name: "unclean target", spoil: patch(target, func(b []byte) { b[16] = 6 }), args: []string{"--no-ensure-shutdown"},
 			want: []string{"error: target server must be shut down cleanly"}},
@@ -130,7 +148,7 @@ func directoryCases(m *templates) []bad {
 			want: []string{`could not open file "`, `": No such file or directory`, "error: could not read WAL record at "}},
 		{name: "segment is cut", spoil: wal(behind, cut(300_000)), want: []string{"could not read WAL record at "}, stock: differs},
 		{name: "segment is empty", spoil: wal(behind, cut(0)), want: []string{"could not read WAL record at "}, stock: differs},
-		{name: "segment is of zeros", spoil: wal(behind, zeros), want: []string{"error: could not read WAL record at ", "invalid magic number 0000 in log segment "}, stock: sameError},
+		{name: "segment is of zeros", spoil: wal(behind, zeros), want: []string{"error: could not read WAL record at ", "invalid magic number 0000 in "}, stock: sameError},
 		{name: "segment is a copy of another", spoil: func(p *pair) {
 			p.newTarget()
 			b, err := os.ReadFile(p.segment(behind - 1))
@@ -140,7 +158,7 @@ func directoryCases(m *templates) []bad {
 		{name: "segment has a damaged record", spoil: wal(behind, func(b []byte) []byte { b[500_000] ^= 4; return b }),
 			want: []string{"error: could not read WAL record at ", "incorrect resource manager data checksum in record at "}, stock: sameError},
 		{name: "segment has a page of zeros", spoil: wal(behind, func(b []byte) []byte { clear(b[40*8192 : 41*8192]); return b }),
-			want: []string{"error: could not read WAL record at ", "invalid magic number 0000 in log segment "}, stock: sameError},
+			want: []string{"error: could not read WAL record at ", "invalid magic number 0000 in "}, stock: sameError},
 		{name: "segment before the divergence has a damaged record", spoil: wal(between, func(b []byte) []byte { b[500_000] ^= 4; return b }),
 			want: []string{"error: could not find previous WAL record at ", "incorrect resource manager data checksum in record at "}},
 		{name: "segment is a directory", spoil: func(p *pair) {
@@ -172,7 +190,7 @@ func directoryCases(m *templates) []bad {
 			p.must(os.Remove(p.newTarget().Path(m.relation)))
 			p.must(os.Mkdir(p.target.Path(m.relation), 0o700))
 			p.must(os.Chown(p.target.Path(m.relation), owner(p.target.DataDir()), -1))
-		}, want: []string{"error: unexpected page modification for non-regular file \"" + m.relation}},
+		}, want: []string{"error: unexpected page modification for ", "\"" + m.relation}},
 		{name: "directory here, another file there", spoil: func(p *pair) {
 			path := p.newTarget().Path("pg_hba.conf")
 			p.must(os.Remove(path))

@@ -175,8 +175,15 @@ func (p *pair) edit(path string, f func(b []byte) []byte) {
 func (p *pair) control(c *pgtest.Cluster, f func(b []byte)) {
 	p.t.Helper()
 	p.edit(c.Path("global", "pg_control"), func(b []byte) []byte {
+		table := crc32.MakeTable(crc32.Castagnoli)
+		at := 288 // from 18 on it lies a little further behind
+		for binary.LittleEndian.Uint32(b[at:]) != crc32.Checksum(b[:at], table) {
+			if at += 4; at > 400 {
+				p.t.Fatal("the control file has no checksum")
+			}
+		}
 		f(b)
-		binary.LittleEndian.PutUint32(b[288:], crc32.Checksum(b[:288], crc32.MakeTable(crc32.Castagnoli)))
+		binary.LittleEndian.PutUint32(b[at:], crc32.Checksum(b[:at], table))
 		return b
 	})
 }
@@ -225,6 +232,12 @@ func changes(before, after map[string]string) (out []string) {
 	return out
 }
 
+// unfatal gives the errors of 13 and 14 that end the program the name they have from 15 on.
+func unfatal(r *pgtest.Result) *pgtest.Result {
+	r.Stderr = regexp.MustCompile(`(?m)^pg_rewind: fatal: `).ReplaceAllString(r.Stderr, "pg_rewind: error: ")
+	return r
+}
+
 // said is a program's stderr, with its own name taken out.
 func said(r *pgtest.Result) string {
 	b := []byte(r.Stderr)
@@ -253,6 +266,12 @@ type bad struct {
 	stock kinship
 }
 
+// unlikeBefore15 are the cases of which 13 has its own words (docs/pg_rewind.md), and for 14 we have no stock to ask.
+var unlikeBefore15 = map[string]bool{
+	"unreadable directory of the target": true, "directory here, file there": true, "directory here, another file there": true,
+	"nobody listens": true, "no such role": true, "no such database": true, // libpq's
+}
+
 // run gives the case to all three programs. Only ours are held to leave the target alone; stock comes last.
 func (c *bad) run(t *testing.T, env *pgtest.Env, m *templates) {
 	bin := pgtest.BuildFastrewind(t)
@@ -265,7 +284,7 @@ func (c *bad) run(t *testing.T, env *pgtest.Env, m *templates) {
 	var ours string
 	for _, program := range []string{bin.Fastrewind, bin.PgRewind} {
 		before := snapshot(t, p.target.DataDir())
-		r := env.Exec(pgtest.Cmd{Path: program, Args: args})
+		r := unfatal(env.Exec(pgtest.Cmd{Path: program, Args: args}))
 		exit := 1
 		if program == bin.Fastrewind && c.exit != 0 {
 			exit = c.exit
@@ -287,8 +306,8 @@ func (c *bad) run(t *testing.T, env *pgtest.Env, m *templates) {
 		}
 		ours = said(r)
 	}
-	if c.stock != differs {
-		r := env.Exec(pgtest.Cmd{Path: env.Bin("pg_rewind"), Args: args})
+	if c.stock != differs && (env.Major >= 15 || !unlikeBefore15[c.name]) {
+		r := unfatal(env.Exec(pgtest.Cmd{Path: env.Bin("pg_rewind"), Args: args}))
 		stock, mine := said(r), ours
 		if c.stock == sameError {
 			stock, mine = firstError(stock), firstError(ours)

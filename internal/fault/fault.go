@@ -1,7 +1,8 @@
 // Package fault is the one error type of fastrewind: what a DBA reads at three in the morning.
 //
 // Texts that stock pg_rewind also prints are used word for word, so that scripts and HA managers that look for them find
-// them; what fastrewind adds goes into Advice, which is left out when the program runs under the name pg_rewind.
+// them; what fastrewind adds goes into Advice. As lines of text under the name pg_rewind it is left out, but for errors that
+// stock never comes to: see Ours.
 // Errors are made once, where the fault is seen, and printed once, by cmd/fastrewind.
 package fault
 
@@ -20,6 +21,7 @@ type Error struct {
 	Detail string // stock's detail line, or empty
 	Hint   string // stock's hint line, or empty
 	Advice string // ours: what was found where, and what to do next; empty if Text says it all
+	Own    bool   // see Ours
 	Err    error  // the cause, or nil
 
 	message Message // Text before it was formatted
@@ -78,6 +80,13 @@ func (e *Error) WithHint(format string, args ...any) *Error {
 // Advise sets the advice and returns e.
 func (e *Error) Advise(format string, args ...any) *Error {
 	e.Advice = fmt.Sprintf(format, args...)
+	return e
+}
+
+// Ours says that stock never comes to this error, whatever its text, and returns e: there is no output of stock's that ours
+// would have to be like, so the advice is said under the name pg_rewind, too, as a hint.
+func (e *Error) Ours() *Error {
+	e.Own = true
 	return e
 }
 

@@ -19,6 +19,9 @@ func TestParts(t *testing.T) {
 	if !errors.Is(e, fs.ErrNotExist) {
 		t.Error("the cause is lost")
 	}
+	if e.Own || e.Ours() != e || !e.Own {
+		t.Errorf("ours: %v", e.Own)
+	}
 	var found *Error
 	if !errors.As(fmt.Errorf("wrapped: %w", e), &found) || found != e {
 		t.Error("it is not found in what wraps it")

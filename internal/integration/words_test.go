@@ -97,6 +97,11 @@ func (r *rehearsal) compareWords() {
 	r.patchControl(other, 0, ^uint32(0))
 	r.patchControl(other, 12, 1)
 	both("an unknown catalog version", at+other.DataDir(), from, "-n")
+	// Our hint is not compared. It is there, and is the last line, marked as the major marks hints.
+	hint := regexp.MustCompile("\n" + map[bool]string{true: "pg_rewind: hint: "}[major >= 15] + unknownVersion + "$")
+	if res := r.env.Exec(pgtest.Cmd{Path: r.bin.PgRewind, Args: []string{at + other.DataDir(), from, "-n"}}); !hint.MatchString(res.Stderr) {
+		r.Errorf("no hint in the form of %d: %s", major, res)
+	}
 
 	r.step("full_page_writes")
 	source.SQL("postgres", "ALTER SYSTEM SET full_page_writes = off")
@@ -210,10 +215,14 @@ func (r *rehearsal) comparable(res *pgtest.Result) []string {
 	return slices.Collect(strings.Lines(said))
 }
 
+// unknownVersion is what is to be done about a version that this program does not know, on which stock has nothing to say.
+const unknownVersion = `The target \S+ has pg_control version \d+ and catalog version \d+.* Use a newer fastrewind, or .*\n`
+
 var ownWords = []struct {
 	pattern *regexp.Regexp
 	is      string
 }{
+	{regexp.MustCompile(`(?m)^(pg_rewind: hint: )?` + unknownVersion), ""},
 	{regexp.MustCompile(`(?m)^.*kB \(\d+%\) copied\n`), ""}, // once a second
 	{regexp.MustCompile(`need to copy \d+ MB \(total source directory size is \d+ MB\)`), "need to copy"},
 	// The server that recovers the target; stock lets it write some of its words to standard output.

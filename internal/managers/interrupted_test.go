@@ -109,11 +109,19 @@ func (i *interrupted) catch() (pid int, ok bool) {
 	return pid, true
 }
 
-// guarded reports whether pg_control has another version than the server's (ControlFileData.pg_control_version).
+// guarded reports whether pg_control has another version than the other server's (ControlFileData.pg_control_version).
 func (i *interrupted) guarded() bool {
-	const version, offset = 1300, 8
-	data, err := os.ReadFile(i.old.c.Path("global", "pg_control"))
-	return err == nil && len(data) > offset+4 && binary.LittleEndian.Uint32(data[offset:]) != version
+	const offset = 8
+	version := func(n *node) (uint32, bool) {
+		data, err := os.ReadFile(n.c.Path("global", "pg_control"))
+		if err != nil || len(data) < offset+4 {
+			return 0, false
+		}
+		return binary.LittleEndian.Uint32(data[offset:]), true
+	}
+	ours, ok1 := version(i.old)
+	theirs, ok2 := version(i.heir)
+	return ok1 && ok2 && ours != theirs
 }
 
 // halfRewound makes sure that the target is as Patroni must find it: pg_controldata reads it, and says that it can be
@@ -123,7 +131,7 @@ func (i *interrupted) halfRewound() {
 	t.Helper()
 	control := i.w.env.MustExec(pgtest.Cmd{Path: "pg_controldata", Args: []string{i.old.c.DataDir()}})
 	for _, want := range []string{
-		"wal_log_hints setting:                on\n", "Database cluster state:               shut down\n",
+		"wal_log_hints setting:                on\n", "Database cluster state:               shut down", // or "... in recovery"
 	} {
 		if !strings.Contains(control.Stdout, want) {
 			t.Errorf("pg_controldata does not say %q of a half-rewound directory: %s", want, control)

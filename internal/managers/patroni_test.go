@@ -61,6 +61,9 @@ func (w *world) startPatroni(o patroniOptions) *patroni {
 	if o.binDir == "" {
 		o.binDir = w.bin
 	}
+	w.needs("/usr/bin/etcd")
+	program, _ := patroniProgram()
+	w.needs(program)
 	p := &patroni{w: w, etcd: w.startEtcd()}
 	first := w.env.Init("n1", pgtest.InitOptions{SegSizeMB: 1, Auth: "scram-sha-256", Conf: o.conf})
 	first.Start()

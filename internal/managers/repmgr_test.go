@@ -14,6 +14,7 @@ import (
 func TestRepmgr(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
+	w.needs(filepath.Join(w.env.BinDir, "repmgr"))
 	r := &repmgr{w: w, conf: map[*pgtest.Cluster]string{}}
 	one := w.env.Init("r1", pgtest.InitOptions{Checksums: true})
 	one.Start()

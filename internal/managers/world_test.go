@@ -10,7 +10,7 @@
 //	callers_test.go     the command lines of CloudNativePG, stolon and pg_auto_failover, replayed
 //	caller_test.go      what they do before and after
 //
-// Patroni, etcd and repmgr are those of scripts/install-managers.
+// Patroni, etcd and repmgr are those of scripts/install-managers, PostgreSQL is what the other tests use, too.
 package managers
 
 import (
@@ -28,9 +28,6 @@ import (
 	"github.com/fastrewind/fastrewind/internal/pgtest"
 )
 
-// majorOfPackages is the major whose Patroni and repmgr are installed.
-const majorOfPackages = 15
-
 // world is an environment in which managers can live.
 type world struct {
 	t    *testing.T
@@ -45,9 +42,22 @@ func newWorld(t *testing.T) *world {
 	if testing.Short() {
 		t.Skip("runs servers and their managers")
 	}
-	w := &world{t: t, env: pgtest.NewMajor(t, majorOfPackages), ours: pgtest.BuildFastrewind(t)}
+	w := &world{t: t, env: pgtest.New(t), ours: pgtest.BuildFastrewind(t)}
 	w.bin, w.logs = w.binDir("bin", w.ours.PgRewind), w.env.Dir("logs")
 	return w
+}
+
+// needs skips the test if a manager's program is not installed: there may be none for this PostgreSQL. Where majors are demanded,
+// nothing may be left out on the one whose packages have all of them.
+func (w *world) needs(program string) {
+	w.t.Helper()
+	if _, err := os.Stat(program); err == nil {
+		return
+	}
+	if w.env.Major == 15 && os.Getenv("FASTREWIND_TEST_MAJORS") != "" {
+		w.t.Fatalf("%s is needed: run scripts/install-managers", program)
+	}
+	w.t.Skipf("%s is not installed: see scripts/install-managers", program)
 }
 
 // binDir makes a directory with links to all of PostgreSQL's programs but pg_rewind, which is another.

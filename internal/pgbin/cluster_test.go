@@ -27,20 +27,36 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 // code under test is a script that changes the user and then becomes the server.
 type cluster struct {
 	t    *testing.T
-	bin  string // PostgreSQL 15's programs
+	bin  string // PostgreSQL's programs
 	top  string // what is there is the server's user's
 	data string
 	pg   *Postgres
 }
 
+// newCluster makes one of the major that tests use unless they ask for another.
 func newCluster(t *testing.T) *cluster {
+	t.Helper()
+	skipShort(t)
+	bin, err := pgtest.FindBinDir()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return newClusterOf(t, bin)
+}
+
+func skipShort(t *testing.T) {
 	t.Helper()
 	if testing.Short() {
 		t.Skip("real servers are left out of short tests")
 	}
-	bin, err := pgtest.FindMajor(15)
-	if err != nil {
-		t.Fatal(err)
+}
+
+// newClusterOf makes one with the programs in a directory.
+func newClusterOf(t *testing.T, bin string) *cluster {
+	t.Helper()
+	installed, ok := In(t.Context(), bin)
+	if !ok {
+		t.Fatalf("%s/postgres does not say its version", bin)
 	}
 	top, err := os.MkdirTemp("/tmp", "pgbin")
 	if err != nil {
@@ -68,8 +84,8 @@ func newCluster(t *testing.T) *cluster {
 	script := fmt.Sprintf("#!/bin/sh\nprogram=$1; shift\ncd /\n%s \"%s/$program\" \"$@\"\n", become, bin)
 	c.write("as", script, 0o755)
 	c.write("bin/postgres", fmt.Sprintf("#!/bin/sh\nexec %s/as postgres \"$@\"\n", top), 0o755)
-	c.run("initdb", "-D", c.data, "-U", "postgres", "-A", "trust", "--no-sync", "--no-instructions", "--locale=C")
-	if c.pg, err = Find(t.Context(), Options{DataDir: c.data, Major: 15, BinDir: filepath.Join(top, "bin")}); err != nil {
+	c.run("initdb", "-D", c.data, "-U", "postgres", "-A", "trust", "--no-sync", "--locale=C")
+	if c.pg, err = Find(t.Context(), Options{DataDir: c.data, Major: installed.Major, BinDir: filepath.Join(top, "bin")}); err != nil {
 		t.Fatal(err)
 	}
 	return c
@@ -320,25 +336,25 @@ func TestCheckStopped(t *testing.T) {
 	}
 }
 
-// TestCheckStoppedOrphan: the postmaster is dead, one of its backends is not.
+// TestCheckStoppedOrphan: the postmaster is dead, one of its processes is not. What it leaves in shared memory is not the same on
+// all majors.
 func TestCheckStoppedOrphan(t *testing.T) {
-	c := newCluster(t)
+	skipShort(t)
+	for _, major := range pgtest.Majors(t) {
+		t.Run(strconv.Itoa(major), func(t *testing.T) {
+			t.Parallel()
+			bin, err := pgtest.FindMajor(major)
+			if err != nil {
+				t.Fatal(err)
+			}
+			checkOrphan(t, newClusterOf(t, bin))
+		})
+	}
+}
+
+func checkOrphan(t *testing.T, c *cluster) {
 	pid := c.start()
-	session := c.cmd("psql", "-h", c.top, "-X", "-U", "postgres", "-d", "postgres", "-At",
-		"-c", "SELECT pg_backend_pid()", "-c", "SELECT pg_sleep(600)")
-	out, err := session.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := session.Start(); err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = session.Wait() }()
-	defer func() { _ = session.Process.Kill() }()
-	var backend int
-	if _, err := fmt.Fscan(out, &backend); err != nil {
-		t.Fatal(err)
-	}
+	backend := childOf(t, pid)
 	// Stopped, it cannot notice that its postmaster is gone.
 	if err := syscall.Kill(backend, syscall.SIGSTOP); err != nil {
 		t.Fatal(err)
@@ -361,6 +377,21 @@ func TestCheckStoppedOrphan(t *testing.T) {
 			t.Fatalf("all gone: %v", CheckStopped(c.data))
 		}
 	}
+}
+
+// childOf is one of the processes that a postmaster has started. All of them are attached to its shared memory, but for the one
+// that writes the log, which is not started here.
+func childOf(t *testing.T, pid int) int {
+	t.Helper()
+	list, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%[1]d/children", pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var child int
+	if _, err := fmt.Sscan(string(list), &child); err != nil {
+		t.Fatalf("the postmaster has no children: %v", err)
+	}
+	return child
 }
 
 func TestLockFiles(t *testing.T) {

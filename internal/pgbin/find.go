@@ -107,6 +107,16 @@ func Beside(ctx context.Context, programPath string) (found *Postgres, ok bool) 
 	return nil, false
 }
 
+// In asks the server program in a directory for its version. It may be of any major; ok is false if there is none that answers.
+func In(ctx context.Context, dir string) (found *Postgres, ok bool) {
+	dir, err := filepath.Abs(dir)
+	if err != nil {
+		return nil, false
+	}
+	found, err = place{path: filepath.Join(dir, "postgres")}.ask(ctx)
+	return found, err == nil
+}
+
 // try asks the program at a place for its version, which must be of the major.
 func (p place) try(ctx context.Context, major int) (*Postgres, error) {
 	found, err := p.ask(ctx)

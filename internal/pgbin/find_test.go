@@ -127,6 +127,23 @@ func TestBeside(t *testing.T) {
 	}
 }
 
+func TestIn(t *testing.T) {
+	top := t.TempDir()
+	t.Chdir(top)
+	fake(t, filepath.Join(top, "one"), says("14.1"))
+	for _, dir := range []string{filepath.Join(top, "one"), "one", "./one/"} {
+		if p, ok := In(t.Context(), dir); !ok || p.Path != filepath.Join(top, "one", "postgres") || p.Major != 14 {
+			t.Errorf("%s: found %+v, %v", dir, p, ok)
+		}
+	}
+	fake(t, filepath.Join(top, "two"), "exit 1")
+	for _, dir := range []string{"two", "three", filepath.Join(top, "one", "postgres")} {
+		if p, ok := In(t.Context(), dir); ok {
+			t.Errorf("%s: found %+v", dir, p)
+		}
+	}
+}
+
 func TestFindNothing(t *testing.T) {
 	top := t.TempDir()
 	own := program(t, filepath.Join(top, "bin", "pg_rewind"))

@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -43,12 +44,14 @@ func CheckStopped(dataDir string) error {
 			what = "the single-user server"
 		}
 		return fault.New("target server is running (pid %d)", lock.pid).
-			Advise("Its lock file is %s. Stop %s first, with pg_ctl stop -m fast or through what manages it; a cluster in use cannot be rewound.", path, what)
+			Advise("Its lock file is %s. Stop %s first, with pg_ctl stop -m fast or through what manages it; a cluster in use cannot be rewound.", path, what).
+			Ours()
 	}
 	if lock.shmInUse(dataDir) {
 		return fault.New("pre-existing shared memory block (key %d, ID %d) is still in use", lock.shmKey, lock.shmID).
 			WithHint("Terminate any old server processes associated with data directory \"%s\".", dataDir).
-			Advise("The target's server (pid %d, from %s) is gone, but processes it started are still there and may write.", lock.pid, path)
+			Advise("The target's server (pid %d, from %s) is gone, but processes it started are still there and may write.", lock.pid, path).
+			Ours()
 	}
 	return nil
 }
@@ -87,7 +90,8 @@ func readLock(path string) (*lockFile, error) {
 	// kill(2) gives numbers below 1 another meaning.
 	if err != nil || pid == 0 || pid < -1<<31 || pid > 1<<31-1 {
 		return nil, fault.New("bogus data in lock file \"%s\": \"%s\"", path, printable(lines[lockLinePID])).
-			Advise("Its first line should be the number of the server's process. If no server is running on this directory, remove the file.")
+			Advise("Its first line should be the number of the server's process. If no server is running on this directory, remove the file.").
+			Ours()
 	}
 	lock := &lockFile{pid: pid}
 	if pid < 0 {
@@ -134,14 +138,15 @@ func (l *lockFile) alive(dataDir string) bool {
 	return err != nil || os.SameFile(cwd, dir)
 }
 
-// The header of PostgreSQL's shared memory, struct PGShmemHeader (storage/pg_shmem.h): where what is, and the
-// magic. Checked with 15.
+// The header of PostgreSQL's shared memory, struct PGShmemHeader (storage/pg_shmem.h): it begins with the magic and ends with
+// the device and the inode of the data directory, 8 bytes each. 19 has one pointer less before them, and often a segment that
+// is no longer than the header. Checked with 13 to 19.
 const (
-	shmMagic        = 679834894
-	shmHeaderBytes  = 56
-	shmDeviceOffset = 40
-	shmInodeOffset  = 48
+	shmMagic       = 679834894
+	shmHeaderBytes = 48 // the shortest
 )
+
+var shmDeviceOffsets = []int{40, 32} // up to 18, from 19 on
 
 // shmInUse reports whether somebody is attached to the shared memory the lock file names, and it is this directory's. After
 // a restart of the machine the same number may belong to any cluster, so the header is asked (PGSharedMemoryAttach,
@@ -164,7 +169,7 @@ func (l *lockFile) shmInUse(dataDir string) bool {
 		return false
 	}
 	native := binary.NativeEndian
-	return native.Uint32(mem) == shmMagic &&
-		native.Uint64(mem[shmDeviceOffset:]) == uint64(dir.Dev) &&
-		native.Uint64(mem[shmInodeOffset:]) == dir.Ino
+	return native.Uint32(mem) == shmMagic && slices.ContainsFunc(shmDeviceOffsets, func(at int) bool {
+		return at+16 <= len(mem) && native.Uint64(mem[at:]) == uint64(dir.Dev) && native.Uint64(mem[at+8:]) == dir.Ino
+	})
 }

@@ -18,8 +18,14 @@ var known = []int{13, 14, 15, 16, 17, 18, 19}
 
 const preferred = 15
 
+// stockProgram is what fastrewind is compared with.
+const stockProgram = "pg_rewind"
+
 // serverPrograms must be there for a directory to be taken for PostgreSQL's. Some packages hold no more.
 var serverPrograms = []string{"postgres", "initdb"}
+
+// bare are the majors whose packages may come without pg_rewind (see scripts/install-postgres).
+var bare = []int{14, 16}
 
 // borrowed are the programs that may be another major's where a package has only the server's. The clients speak with
 // every server older than themselves; what reads pg_control must be of a major whose control version is the same. Not
@@ -35,8 +41,8 @@ var systemDirs = []string{"/usr/lib/postgresql/%d/bin", "/usr/pgsql-%d/bin"}
 // majorsVariable lists majors, separated by blanks or commas, that have to be tested.
 const majorsVariable = "FASTREWIND_TEST_MAJORS"
 
-// Majors are the majors to test, ascending: those in $FASTREWIND_TEST_MAJORS, of which each must be installed, or else
-// all that are. There is at least one, or the test ends.
+// Majors are the majors to test, ascending: those in $FASTREWIND_TEST_MAJORS, of which each must be installed, with a
+// pg_rewind to compare with but for 14 and 16, or else all that are. There is at least one, or the test ends.
 func Majors(tb TB) []int {
 	tb.Helper()
 	list, err := majors()
@@ -53,7 +59,11 @@ func majors() ([]int, error) {
 	}
 	if listed != nil {
 		for _, major := range listed {
-			if _, err := installed(major); err != nil {
+			dir, err := installed(major)
+			if err == nil && !slices.Contains(bare, major) {
+				err = hasStock(dir, major)
+			}
+			if err != nil {
 				return nil, fmt.Errorf("$%s: %w", majorsVariable, err)
 			}
 		}
@@ -70,6 +80,15 @@ func majors() ([]int, error) {
 		return nil, err
 	}
 	return found, nil
+}
+
+// hasStock fails where there is no pg_rewind of the major's own. Without this check a broken installation would go
+// unseen: tests leave the comparison with stock out where it is not there.
+func hasStock(dir string, major int) error {
+	if isThere(filepath.Join(dir, stockProgram)) {
+		return nil
+	}
+	return fmt.Errorf("PostgreSQL %d in %s has no %s to compare with: install it with the server", major, dir, stockProgram)
 }
 
 // listedMajors is $FASTREWIND_TEST_MAJORS, sorted, without repetitions; nil if it is empty.
@@ -214,7 +233,7 @@ func (e *Env) Bin(program string) string {
 }
 
 // HasStock reports whether the major has a pg_rewind of its own to compare with. Another major's would refuse.
-func (e *Env) HasStock() bool { return isThere(e.Bin("pg_rewind")) }
+func (e *Env) HasStock() bool { return isThere(e.Bin(stockProgram)) }
 
 func isThere(path string) bool {
 	_, err := os.Stat(path)

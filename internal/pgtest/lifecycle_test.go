@@ -1,7 +1,8 @@
 package pgtest
 
 import (
-	"os"
+	"fmt"
+	"path/filepath"
 	"strings"
 	"testing"
 )
@@ -56,8 +57,8 @@ func TestLifecycle(t *testing.T) {
 	twin.StockRewind(FromConn(standby.SocketConnString()))
 	SameTrees(t, old, twin, RewindDifferences(true)...)
 	for _, c := range []*Cluster{old, twin} {
-		if _, err := os.Stat(c.env.Root + "/" + c.Name + "/ts/after/PG_15_202209061"); err != nil {
-			t.Errorf("the rewind did not fill the cluster's own private tablespace: %v", err)
+		if dirs, err := filepath.Glob(fmt.Sprintf("%s/%s/ts/after/PG_%d_*", c.env.Root, c.Name, c.env.Major)); err != nil || len(dirs) != 1 {
+			t.Errorf("the rewind did not fill the cluster's own private tablespace: %v %v", dirs, err)
 		}
 	}
 

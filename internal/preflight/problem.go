@@ -138,7 +138,8 @@ func (e *Error) Unwrap() []error {
 const perKind = 10
 
 // Join makes one error of all problems but warnings; nil if there are none. Its text is that of the first, which is what
-// stock would have said; its advice has all the others, the first ten of each kind, each kind with what to do.
+// stock would have said, but in the middle of its copying; its advice has all the others, the first ten of each kind, each
+// kind with what to do.
 func Join(problems []Problem) error {
 	fatal := slices.DeleteFunc(slices.Clone(problems), func(p Problem) bool { return p.Warning })
 	slices.SortStableFunc(fatal, func(a, b Problem) int { return int(a.Kind) - int(b.Kind) })
@@ -147,7 +148,7 @@ func Join(problems []Problem) error {
 	}
 	f := fault.Because(&Error{fatal}, "%s", fatal[0].Text)
 	if len(fatal) == 1 {
-		return f.Advise("%s", strings.TrimSpace(fatal[0].Advice+" Nothing was changed."))
+		return f.Advise("%s", strings.TrimSpace(fatal[0].Advice+" Nothing was changed.")).Ours()
 	}
 	var b strings.Builder
 	fmt.Fprintf(&b, "%d problems were found, and nothing was changed:", len(fatal))
@@ -159,7 +160,7 @@ func Join(problems []Problem) error {
 		writeKind(&b, rest[:n])
 		rest = rest[n:]
 	}
-	return f.Advise("%s", b.String())
+	return f.Advise("%s", b.String()).Ours()
 }
 
 // writeKind adds one kind's problems, and under them every advice that they have, once.

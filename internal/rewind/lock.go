@@ -23,7 +23,7 @@ func lockTarget(dir string) (*os.File, error) {
 	case errors.Is(err, unix.EWOULDBLOCK):
 		_ = f.Close() // only held for the lock
 		return nil, fault.New("another rewind of \"%s\" is running", dir).
-			Advise("It holds the lock of the directory (see \"fuser -v %s\" or lslocks). Wait for it, or stop it with SIGTERM: it can be run again.", dir)
+			Advise("It holds the lock of the directory (see \"fuser -v %s\" or lslocks). Wait for it, or stop it with SIGTERM: it can be run again.", dir).Ours()
 	default:
 		_ = f.Close()
 		return nil, fault.Because(err, "could not lock directory \"%s\": %s", dir, fault.M(err))

@@ -141,7 +141,7 @@ func (r *run) checkUndoDir() error {
 		info, err := undo.Describe(r.cfg.KeepUndo)
 		if err != nil || info.RunID != r.past.state.Run.String() || !keptUndo(r.past.state) {
 			return fault.New("directory \"%s\" does not hold what the interrupted rewind has overwritten", r.cfg.KeepUndo).
-				Advise("%s. Give --keep-undo the same directory as the run that was interrupted, or leave it out.", describeUndo(info, err))
+				Advise("%s. Give --keep-undo the same directory as the run that was interrupted, or leave it out.", describeUndo(info, err)).Ours()
 		}
 	}
 	return undo.CheckDir(r.cfg.KeepUndo, r.cfg.TargetDir)
