@@ -97,6 +97,11 @@ func conformance(t *testing.T, src contract, dir string, live bool) {
 		entries []pg.Entry
 		files   []pg.Entry
 	)
+	version, err := os.ReadFile(filepath.Join(dir, "PG_VERSION"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	major := strings.TrimSpace(string(version)) // two digits
 	t.Run("list", func(t *testing.T) {
 		for _, jobs := range []int{0, 1, 2, 100} {
 			var told atomic.Int64
@@ -140,7 +145,7 @@ func conformance(t *testing.T, src contract, dir string, live bool) {
 			{Path: "empty", Offset: 0, Length: MaxChunk},
 			{Path: "PG_VERSION", Offset: 0, Length: MaxChunk},
 		}
-		want := []string{"15", "5\n", "", "", "", "15\n"}
+		want := []string{major, major[1:] + "\n", "", "", "", major + "\n"}
 		var got []string
 		err := src.Fetch(ctx, ranges, func(i int, c pg.FileChunk) error {
 			if i != len(got) || c.Gone {
@@ -161,7 +166,7 @@ func conformance(t *testing.T, src contract, dir string, live bool) {
 			return nil
 		})
 		if live {
-			if err != nil || !slices.Equal(got, []string{"15 false", " true", "1 false"}) {
+			if err != nil || !slices.Equal(got, []string{major + " false", " true", "1 false"}) {
 				t.Errorf("got %q, %v", got, err)
 			}
 		} else if want := `could not open source file "` + dir + `/base/none": No such file or directory`; err == nil || err.Error() != want || len(got) != 1 {
@@ -189,7 +194,7 @@ func conformance(t *testing.T, src contract, dir string, live bool) {
 	})
 	t.Run("read file", func(t *testing.T) {
 		b, err := src.ReadFile(ctx, "PG_VERSION", 3)
-		if err != nil || string(b) != "15\n" {
+		if err != nil || string(b) != major+"\n" {
 			t.Errorf("%q, %v", b, err)
 		}
 		if b, err := src.ReadFile(ctx, "empty", 0); err != nil || len(b) != 0 {

@@ -89,7 +89,7 @@ func (s settings) refuse() error {
 			from += ", or unset " + k.env
 		}
 		return fault.New("connection option \"%s\" is not supported", k.name).
-			Advise("%s Take it out of %s.", whyRefused[k.name], from)
+			Advise("%s Take it out of %s.", whyRefused[k.name], from).Ours() // libpq supports it
 	}
 	return nil
 }
@@ -157,9 +157,10 @@ func cutValue(str string) (value, rest string, err error) {
 	return b.String(), "", nil
 }
 
-// defaultServiceDir is where Debian's and PGDG's libpq for Debian look for the system-wide service file; others have it
-// compiled in elsewhere, and can be told by PGSYSCONFDIR.
-const defaultServiceDir = "/etc/postgresql-common"
+// systemServiceDirs are where builds of libpq look for the system-wide service file: Debian's and PGDG's for Debian,
+// PGDG's rpms, Fedora's and its like, and any other that was configured with /etc. Each libpq knows one of them; we do not
+// know whose is the one here. PGSYSCONFDIR names another.
+var systemServiceDirs = []string{"/etc/postgresql-common", "/etc/sysconfig/pgsql", "/etc", "/etc/postgresql"}
 
 // addService fills in what the service file says of the service asked for (parseServiceInfo, fe-connect.c).
 func (s settings) addService(getenv func(string) string) error {
@@ -171,37 +172,42 @@ func (s settings) addService(getenv func(string) string) error {
 		return nil
 	}
 	// The user's own file, which must exist if it was named; then the system's, which need not.
-	file, named := s["servicefile"], true
-	if file == "" {
-		file = getenv("PGSERVICEFILE")
+	var files []string
+	named := s["servicefile"]
+	if named == "" {
+		named = getenv("PGSERVICEFILE")
 	}
-	if file == "" {
-		file, named = filepath.Join(getenv("HOME"), ".pg_service.conf"), false
+	if own := inHome(getenv, ".pg_service.conf"); named != "" {
+		files = []string{named}
+	} else if exists(own) {
+		files = []string{own}
 	}
-	systemDir := getenv("PGSYSCONFDIR")
-	if systemDir == "" {
-		systemDir = defaultServiceDir
+	dirs := systemServiceDirs
+	if dir := getenv("PGSYSCONFDIR"); dir != "" {
+		dirs = []string{dir}
 	}
-	systemFile := filepath.Join(systemDir, "pg_service.conf")
-
-	found, err := s.readService(file, service)
-	if errors.Is(err, fs.ErrNotExist) && !named {
-		err = nil
-	}
-	if err == nil && !found {
-		file = systemFile
-		if found, err = s.readService(file, service); errors.Is(err, fs.ErrNotExist) {
-			err = nil
+	for _, dir := range dirs {
+		if file := filepath.Join(dir, "pg_service.conf"); exists(file) {
+			files = append(files, file)
 		}
 	}
-	switch {
-	case err != nil:
-		return err
-	case !found:
-		return fault.New("definition of service \"%s\" not found", service)
+	for _, file := range files {
+		found, err := s.readService(file, service)
+		if err != nil {
+			return err
+		}
+		if found {
+			s["service"], s["servicefile"] = service, file
+			return nil
+		}
 	}
-	s["service"], s["servicefile"] = service, file
-	return nil
+	where := "There is no service file: neither .pg_service.conf in the home directory nor pg_service.conf in " +
+		strings.Join(dirs, ", ") + "."
+	if len(files) > 0 {
+		where = "It is not in " + strings.Join(files, ", ") + "."
+	}
+	return fault.New("definition of service \"%s\" not found", service).
+		Advise("%s PGSERVICEFILE and PGSYSCONFDIR (a directory) name others.", where)
 }
 
 // readService fills in the settings of one service from one file, where they are not given already.
@@ -248,8 +254,10 @@ func (s settings) readService(file, service string) (found bool, err error) {
 	return found, nil
 }
 
-// primaryConnInfo writes the settings as the value of primary_conninfo for a server of the given major.
-func (s settings) primaryConnInfo(major int) string {
+// primaryConnInfo writes the settings as the value of primary_conninfo for a server of the given major. lost is what that
+// major's libpq does not understand, and the standby's connection is therefore not held to: keywords, and values of those
+// that it knows.
+func (s settings) primaryConnInfo(major int) (value string, lost []string) {
 	var b strings.Builder
 	for _, k := range keywords {
 		value := s[k.name]
@@ -261,9 +269,16 @@ func (s settings) primaryConnInfo(major int) string {
 		case "replication", "fallback_application_name": // libpqwalreceiver's own
 			continue
 		case "target_session_attrs":
-			value = sessionAttrsFor(value, major)
+			if value = sessionAttrsFor(value, major); value == "" && s[k.name] != "" {
+				lost = append(lost, k.name+"="+s[k.name])
+			}
+		case "sslmode":
+			if value == "" && s.needsSystemRoots(major) {
+				value = "verify-full" // which the roots imply; without them, the standby must not do with less
+			}
 		case "sslrootcert":
-			if value == "system" && major < 16 { // it would be taken for a file
+			if s.needsSystemRoots(major) { // it would be taken for a file
+				lost = append(lost, k.name+"="+value)
 				value = ""
 			}
 		case "service", "servicefile": // its settings are written out: the server need not know the file
@@ -273,7 +288,13 @@ func (s settings) primaryConnInfo(major int) string {
 				value = osUser()
 			}
 		}
-		if value == "" || k.since > major {
+		if value == "" {
+			continue
+		}
+		if k.since > major {
+			if k.since != never { // those did nothing
+				lost = append(lost, k.name)
+			}
 			continue
 		}
 		if b.Len() > 0 {
@@ -283,8 +304,11 @@ func (s settings) primaryConnInfo(major int) string {
 		b.WriteByte('=')
 		b.WriteString(quoteValue(value))
 	}
-	return b.String()
+	return b.String(), lost
 }
+
+// needsSystemRoots reports whether the system's root certificates were asked for, which libpq of the major does not use.
+func (s settings) needsSystemRoots(major int) bool { return s["sslrootcert"] == "system" && major < 16 }
 
 // sessionAttrsFor is target_session_attrs for libpq of a major: up to 13 it knew any and read-write.
 func sessionAttrsFor(value string, major int) string {

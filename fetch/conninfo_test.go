@@ -261,6 +261,10 @@ func TestServices(t *testing.T) {
 	if _, err := parseConnString("service=prod", env("PGSERVICEFILE=/none")); err == nil || err.Error() != `service file "/none" not found` {
 		t.Errorf("%v", err)
 	}
+	// A home that cannot be looked into is one without a service file.
+	if got, err := parseConnString("service=system", env("HOME="+file, "PGSYSCONFDIR="+dir)); err != nil || got["host"] != "s" {
+		t.Errorf("%q, %v", got, err)
+	}
 	// pgx looks at the environment itself: what the service holds that pgx does not know must not reach the server.
 	write("services", "[prod]\nhost=h\nport=1\ntcp_user_timeout=7\n")
 	t.Setenv("PGSERVICE", "prod")
@@ -279,6 +283,55 @@ func TestServices(t *testing.T) {
 	}
 }
 
+// Without PGSYSCONFDIR the system-wide service file is looked for wherever some distribution's libpq does.
+func TestSystemServiceFiles(t *testing.T) {
+	if want := "/etc/postgresql-common /etc/sysconfig/pgsql /etc /etc/postgresql"; strings.Join(systemServiceDirs, " ") != want {
+		t.Errorf("%q", systemServiceDirs)
+	}
+	root := t.TempDir()
+	put := func(dir, text string) string {
+		t.Helper()
+		if err := os.Mkdir(filepath.Join(root, dir), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if text != "" {
+			if err := os.WriteFile(filepath.Join(root, dir, "pg_service.conf"), []byte(text), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		return filepath.Join(root, dir)
+	}
+	debian, pgdg := put("debian", ""), put("pgdg", "[prod]\nhost=pgdg\n[bad]\nnonsense\n")
+	fedora, other := put("fedora", "[prod]\nhost=fedora\n[only]\nhost=fedora\n[bad]\nhost=fedora\n"), put("other", "[told]\nhost=other\n")
+	old := systemServiceDirs
+	t.Cleanup(func() { systemServiceDirs = old })
+	systemServiceDirs = []string{debian, filepath.Join(root, "none"), pgdg, fedora}
+
+	for _, c := range []struct{ service, env, host, file string }{
+		{"prod", "", "pgdg", pgdg},
+		{"only", "", "fedora", fedora},
+		{"told", "PGSYSCONFDIR=" + other, "other", other},
+		{"prod", "PGSYSCONFDIR=" + other, "", ""}, // who names one means no other
+		{"bad", "", "", ""},                       // nor does a mistake lead further
+		{"none", "", "", ""},
+	} {
+		got, err := parseConnString("service="+c.service, env("HOME=/nonexistent", c.env))
+		if c.host == "" {
+			if err == nil {
+				t.Errorf("%v: %q", c, got)
+			}
+			continue
+		}
+		if err != nil || got["host"] != c.host || got["servicefile"] != filepath.Join(c.file, "pg_service.conf") {
+			t.Errorf("%v: %q, %v", c, got, err)
+		}
+	}
+	_, err := parseConnString("service=none", env("HOME=/nonexistent"))
+	if want := filepath.Join(pgdg, "pg_service.conf") + ", " + filepath.Join(fedora, "pg_service.conf"); !strings.Contains(advice(err), want) {
+		t.Errorf("%v: %s", err, advice(err))
+	}
+}
+
 func TestPrimaryConnInfo(t *testing.T) {
 	for conn, want := range map[string]string{
 		"host=h user=u":           "user=u host=h",
@@ -293,7 +346,7 @@ func TestPrimaryConnInfo(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got := s.primaryConnInfo(15); got != want {
+		if got, _ := s.primaryConnInfo(15); got != want {
 			t.Errorf("%q:\n got %s\nwant %s", conn, got, want)
 		}
 	}
@@ -301,8 +354,9 @@ func TestPrimaryConnInfo(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got, want := s.primaryConnInfo(16), "user=u password=secret sslmode=require load_balance_hosts=random"; got != want {
-		t.Errorf("got %s\nwant %s", got, want)
+	got, lost := s.primaryConnInfo(16)
+	if want := "user=u password=secret sslmode=require load_balance_hosts=random"; got != want || lost != nil {
+		t.Errorf("got %s, lost %q\nwant %s", got, lost, want)
 	}
 	// What a major does not know yet is left out, or said as it can be understood.
 	for conn, want := range map[string]map[int]string{
@@ -314,6 +368,9 @@ func TestPrimaryConnInfo(t *testing.T) {
 		"user=u target_session_attrs=read-write":     {13: "user=u target_session_attrs='read-write'"},
 		"user=u sslmode=verify-full sslrootcert=system": {
 			15: "user=u sslmode='verify-full'", 16: "user=u sslmode='verify-full' sslrootcert=system",
+		},
+		"user=u sslrootcert=system": { // which alone means verify-full
+			15: "user=u sslmode='verify-full'", 16: "user=u sslrootcert=system",
 		},
 		"user=u dbname=d":                     {17: "user=u", 18: "user=u dbname=d"},
 		"user=u require_auth=md5 gsslib=g":    {15: "user=u gsslib=g", 16: "user=u gsslib=g require_auth=md5"},
@@ -332,13 +389,45 @@ func TestPrimaryConnInfo(t *testing.T) {
 			t.Fatal(err)
 		}
 		for major, want := range want {
-			if got := s.primaryConnInfo(major); got != want {
+			if got, _ := s.primaryConnInfo(major); got != want {
 				t.Errorf("%q for %d:\n got %s\nwant %s", conn, major, got, want)
 			}
 		}
 	}
-	if got := (settings{}).primaryConnInfo(15); got != "user="+quoteValue(osUser()) {
-		t.Errorf("nothing given: %s", got)
+	if got, lost := (settings{}).primaryConnInfo(15); got != "user="+quoteValue(osUser()) || lost != nil {
+		t.Errorf("nothing given: %s, lost %q", got, lost)
+	}
+}
+
+// What a standby's connection will not be held to is told by name, and by no more than that.
+func TestPrimaryConnInfoLost(t *testing.T) {
+	for conn, want := range map[string]map[int]string{
+		"sslcrl=c sslcrldir=d sslsni=0": {13: "sslcrldir sslsni", 14: "", 19: ""},
+		"require_auth=scram-sha-256 sslcertmode=require gssdelegation=1 load_balance_hosts=random": {
+			13: "gssdelegation load_balance_hosts require_auth sslcertmode",
+			15: "gssdelegation load_balance_hosts require_auth sslcertmode", 16: "",
+		},
+		"sslmode=require sslnegotiation=direct":                {16: "sslnegotiation", 17: ""},
+		"min_protocol_version=3.2 max_protocol_version=latest": {17: "min_protocol_version max_protocol_version", 18: ""},
+		"oauth_ca_file=f":                                               {18: "oauth_ca_file", 19: ""},
+		"sslmode=verify-full sslrootcert=system":                        {15: "sslrootcert=system", 16: ""},
+		"sslmode=verify-full sslrootcert=/f":                            {13: ""},
+		"target_session_attrs=prefer-standby":                           {13: "target_session_attrs=prefer-standby", 14: ""},
+		"target_session_attrs=primary":                                  {13: ""}, // said otherwise
+		"require_auth=''":                                               {13: ""},
+		"dbname=d service='' fallback_application_name=f replication=0": {13: ""}, // no standby is meant
+		"authtype=x tty=y":                                              {13: "", 19: ""},
+		"password=secret user=u sslcrldir=secret require_auth=password": {13: "sslcrldir require_auth"},
+	} {
+		s, err := parseConnString(conn, env("HOME=/nonexistent"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for major, want := range want {
+			if value, lost := s.primaryConnInfo(major); strings.Join(lost, " ") != want {
+				t.Errorf("%q for %d: lost %q, want %q; %s", conn, major, lost, want, value)
+			}
+		}
 	}
 }
 
@@ -348,13 +437,18 @@ func FuzzConnString(f *testing.F) {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, conn string) {
-		s, err := parseConnString(conn, env("PGSYSCONFDIR=/nonexistent"))
+		nowhere := env("HOME=/nonexistent", "PGSYSCONFDIR=/nonexistent")
+		s, err := parseConnString(conn, nowhere)
 		if err != nil {
 			return
 		}
-		again, err := parseConnString(s.primaryConnInfo(99), env("PGSYSCONFDIR=/nonexistent"))
+		written, lost := s.primaryConnInfo(99)
+		if lost != nil {
+			t.Errorf("%q: lost %q", conn, lost)
+		}
+		again, err := parseConnString(written, nowhere)
 		if err != nil {
-			t.Fatalf("%q written as %q: %v", conn, s.primaryConnInfo(99), err)
+			t.Fatalf("%q written as %q: %v", conn, written, err)
 		}
 		for name, v := range s {
 			switch name {

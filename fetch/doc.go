@@ -16,7 +16,7 @@
 //	conninfo.go   connection strings, service files and environment, read as libpq reads them
 //	uri.go        connection URIs
 //	hosts.go      what to dial, and how: one pgconn configuration for each host
-//	passfile.go   password files
+//	passfile.go   password files; home.go: where the user's files are
 //	tls.go        TLS as libpq does it; revocation.go: revocation lists; key.go: encrypted private keys
 //	messages.go   errors of connections and queries in libpq's words
 //	text.go       the server's words, fit for a terminal

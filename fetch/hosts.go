@@ -41,7 +41,7 @@ type hosts struct {
 // host is one host of the connection string. pgx can take several in one configuration, but then has one password for
 // all, no hostaddr, and cannot say which one it chose.
 type host struct {
-	name   string // host as given; a socket's directory if it is absolute; "" if only addr is given
+	name   string // host as given; a socket if isSocket says so; "" if only addr is given
 	addr   string // hostaddr as given, or ""
 	port   uint16
 	config *pgconn.Config
@@ -49,6 +49,10 @@ type host struct {
 	stall  time.Duration // how long a statement may give no byte; 0 is for ever
 	peer   string        // requirepeer
 }
+
+// isSocket reports whether a host is a Unix socket: the directory it lies in, or, with an @ before it, a name of Linux's
+// abstract namespace, which has no file (is_unixsocket_path, libpq/pqcomm.h).
+func isSocket(host string) bool { return strings.HasPrefix(host, "/") || strings.HasPrefix(host, "@") }
 
 // hosts makes the configurations of all hosts. programName is the application_name if the user gave none.
 func (s settings) hosts(programName string) (*hosts, error) {
@@ -289,6 +293,9 @@ func (h *host) prepare(only string) (*pgconn.Config, *attempts) {
 		if net.ParseIP(strings.Split(name, "%")[0]) != nil {
 			return []string{name}, nil
 		}
+		if isSocket(name) {
+			return []string{"localhost"}, nil // in its place: pgconn has no abstract sockets, and would look for a port in the name
+		}
 		if cfg.ConnectTimeout > 0 {
 			var cancel context.CancelFunc
 			ctx, cancel = context.WithTimeout(ctx, cfg.ConnectTimeout)
@@ -308,6 +315,9 @@ func (h *host) prepare(only string) (*pgconn.Config, *attempts) {
 		return pgproto3.NewFrontend(bufio.NewReaderSize(aside, readBuffer), w)
 	}
 	cfg.DialFunc = func(ctx context.Context, network, address string) (net.Conn, error) {
+		if strings.HasPrefix(cfg.Host, "@") {
+			network, address = "unix", cfg.Host+"/.s.PGSQL."+strconv.Itoa(int(h.port)) // net takes the @ for the zero byte
+		}
 		tries.mu.Lock()
 		connected, dialled := tries.connected, tries.net
 		tries.mu.Unlock()

@@ -72,7 +72,7 @@ var keywords = []keyword{
 	{"oauth_client_secret", "", 18, refused},
 	{"oauth_scope", "", 18, refused},
 	{"sslkeylogfile", "", 18, refused},
-	{"servicefile", "PGSERVICEFILE", 18, ours},
+	{"servicefile", "PGSERVICEFILE", 19, ours},
 	{"oauth_ca_file", "PGOAUTHCAFILE", 19, ignored}, // without OAuth nobody is asked for a token
 
 	// 13 was the last to take these, and none of the majors did anything with them.

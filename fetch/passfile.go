@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"fmt"
 	"os"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -18,11 +17,10 @@ var socketDirs = []string{"/var/run/postgresql", "/run/postgresql", "/tmp"}
 func (s settings) passfilePassword(h *host, user string) (password, warning string) {
 	file := s["passfile"]
 	if file == "" {
-		home := os.Getenv("HOME")
-		if home == "" {
-			return "", ""
-		}
-		file = filepath.Join(home, ".pgpass")
+		file = inHome(os.Getenv, ".pgpass")
+	}
+	if file == "" {
+		return "", ""
 	}
 	info, err := os.Stat(file)
 	switch {

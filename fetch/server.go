@@ -108,8 +108,9 @@ func (s *Server) ServerVersion() int { return int(s.version.Load()) }
 // connection string, service file and environment, the password included, and the user in any case. Left out are what
 // the standby sets itself (replication, fallback_application_name, up to 17 dbname), what it would have to look up on the
 // machine we run on (service), what libpq of the server's major does not know (keyword.since), and libpq's own defaults,
-// which stock writes too. Whoever writes it into a configuration file doubles quotes and backslashes.
-func (s *Server) PrimaryConnInfo() string {
+// which stock writes too. lost names what was left out because libpq of that major does not know it: the standby's
+// connection is not held to it. Whoever writes the value into a configuration file doubles quotes and backslashes.
+func (s *Server) PrimaryConnInfo() (value string, lost []string) {
 	return s.settings.primaryConnInfo(s.ServerVersion() / 10000)
 }
 

@@ -62,7 +62,7 @@ func VerifyPath(path string) error {
 
 func badPath(path, why string, args ...any) error {
 	return fault.New("source path is unsafe: %q", path).
-		Advise("Nothing was done with this path, because "+why+".", args...)
+		Advise("Nothing was done with this path, because "+why+".", args...).Ours()
 }
 
 // verifySpelling checks that a path cannot lead out of a directory by its spelling. A local directory may hold names that

@@ -9,7 +9,6 @@ import (
 	"io/fs"
 	"net"
 	"os"
-	"path/filepath"
 	"strings"
 	"syscall"
 
@@ -48,7 +47,7 @@ func (s settings) tlsTries(h *host) ([]*tls.Config, error) {
 	if err != nil {
 		return nil, err
 	}
-	if strings.HasPrefix(h.config.Host, "/") || mode == "disable" {
+	if isSocket(h.config.Host) || mode == "disable" {
 		return []*tls.Config{nil}, nil
 	}
 	c := &tls.Config{
@@ -148,19 +147,7 @@ func (s settings) tlsVersions() (min, max uint16, err error) {
 }
 
 // homeFile is a file below ~/.postgresql, or empty if there is no home.
-func homeFile(name string) string {
-	home := os.Getenv("HOME")
-	if home == "" {
-		return ""
-	}
-	return filepath.Join(home, ".postgresql", name)
-}
-
-// exists is libpq's way to look for an optional file.
-func exists(path string) bool {
-	_, err := os.Stat(path)
-	return path != "" && err == nil
-}
+func homeFile(name string) string { return inHome(os.Getenv, ".postgresql", name) }
 
 func readPEM(path string) ([]byte, error) {
 	f, err := os.Open(path)
@@ -250,12 +237,12 @@ func (s settings) verifier(h *host, mode string) (*verifier, error) {
 			return nil, fault.New("could not read root certificate file \"%s\": no certificate in it", rootFile)
 		}
 	case mode == "verify-ca" || mode == "verify-full":
+		const instead = "Either provide the file, use the system's trusted roots with sslrootcert=system, or change sslmode " +
+			"to disable server certificate verification."
 		if rootFile == "" {
-			rootFile = "~/.postgresql/root.crt"
+			return nil, fault.New("could not get home directory to locate root certificate file\n" + instead)
 		}
-		return nil, fault.New("root certificate file \"%s\" does not exist\n"+
-			"Either provide the file, use the system's trusted roots with sslrootcert=system, or change sslmode to disable "+
-			"server certificate verification.", rootFile)
+		return nil, fault.New("root certificate file \"%s\" does not exist\n"+instead, rootFile)
 	default:
 		return nil, nil //nolint:nilnil // nothing is verified
 	}

@@ -320,6 +320,18 @@ func TestTLS(t *testing.T) {
 		put("postgresql.crt", certPEM(clientCert))
 		put("postgresql.key", clientKey)
 		check(t, []row{{"host=127.0.0.1 user=certuser sslmode=verify-full", ""}})
+		t.Run("HOME is not set", func(t *testing.T) {
+			withoutHome(t, home)
+			check(t, []row{{"host=127.0.0.1 user=certuser sslmode=verify-full", ""}})
+			put("root.crt", certPEM(other.cert))
+			check(t, []row{{"host=127.0.0.1 user=certuser sslmode=require", "SSL error: "}})
+			put("root.crt", certPEM(root.cert))
+			withoutHome(t, "")
+			check(t, []row{
+				{"host=127.0.0.1 user=certuser sslmode=require", "FATAL:  connection requires a valid client certificate"},
+				{"host=127.0.0.1 user=certuser sslmode=verify-full", "could not get home directory to locate root certificate file"},
+			})
+		})
 		put("root.crl", rootList, issuer.crl(t, 3*time.Hour, serverCert))
 		check(t, []row{
 			{"host=127.0.0.1 user=certuser sslmode=verify-full", "certificate revoked"},

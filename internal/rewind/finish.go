@@ -308,16 +308,35 @@ func (r *run) writeRecoverySettings(target fsx.FS) error {
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	conninfo := r.live.PrimaryConnInfo()
-	setting := fmt.Appendf(nil, "primary_conninfo = '%s'\n", escapeSetting(conninfo))
-	if !bytes.HasSuffix(conf, setting) { // the target's own, kept, of an earlier run
-		conf = append(conf, setting...)
+	conninfo, lost := r.live.PrimaryConnInfo()
+	conf = withLastLine(conf, fmt.Appendf(nil, "primary_conninfo = '%s'\n", escapeSetting(conninfo)))
+	if len(lost) > 0 {
+		// The source's major is the target's, whose control file need not have been read if it was rewound before.
+		r.rep.Warn(fmt.Sprintf("primary_conninfo is written without what PostgreSQL %d does not understand: %s",
+			r.sourceCtl.Version.Major, strings.Join(lost, ", ")),
+			"The rewind kept to it, the standby's connection to the source will not. Before the server is started, set in "+
+				autoConf+" what can stand in for it (sslrootcert=FILE for system, sslcrl for sslcrldir), or let the source's "+
+				"pg_hba.conf demand it.")
 	}
 	method := r.syncMethod()
 	if err := copier.WriteDurably(target, method, autoConf, conf, r.modes.file); err != nil {
 		return err
 	}
 	return copier.WriteDurably(target, method, standbySignal, nil, r.modes.file)
+}
+
+// withLastLine is a configuration file with a line at its end, as it is if it ends with that line already: the target's own,
+// kept, of an earlier run. Whoever wrote the file by hand may have left out its last newline; the setting would then become
+// a part of that line, or of a comment.
+func withLastLine(conf, line []byte) []byte {
+	rest, there := bytes.CutSuffix(conf, line)
+	if whole := len(rest) == 0 || rest[len(rest)-1] == '\n'; there && whole {
+		return conf
+	}
+	if len(conf) > 0 && conf[len(conf)-1] != '\n' {
+		conf = append(conf, '\n')
+	}
+	return append(conf, line...)
 }
 
 // escapeSetting doubles what the configuration file's lexer would take for an end of the string or an escape

@@ -28,8 +28,9 @@ type liveSource interface {
 	FlushLSN(ctx context.Context) (pg.LSN, error)
 	// PageBound is an LSN that no page given so far is newer than.
 	PageBound(ctx context.Context) (pg.LSN, error)
-	// PrimaryConnInfo is the value of primary_conninfo with which a standby reaches it.
-	PrimaryConnInfo() string
+	// PrimaryConnInfo is the value of primary_conninfo with which a standby reaches it. lost is what was left out because the
+	// standby's major does not understand it.
+	PrimaryConnInfo() (value string, lost []string)
 }
 
 func (r *run) openSource(ctx context.Context) error {
