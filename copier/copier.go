@@ -72,6 +72,10 @@ type Options struct {
 	// announced. It is called from several goroutines. An error of it ends the run.
 	Vanishing func(ctx context.Context, path string) error
 
+	// Gone, if not nil, is told of every file that the source had no more when it was asked for. It is called from several
+	// goroutines.
+	Gone func(path string)
+
 	// MadeBefore says of a directory that is to be made, and is there already, that an earlier run of this rewind made it.
 	// nil: there was none.
 	MadeBefore func(path string) bool

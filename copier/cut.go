@@ -1,6 +1,7 @@
 package copier
 
 import (
+	"strings"
 	"sync"
 	"time"
 
@@ -40,7 +41,8 @@ type cutter struct {
 	run *run
 
 	mu      sync.Mutex
-	actions []plan.Action // not begun, in the plan's order
+	wal     []plan.Action // WAL not begun; it comes first: a running source removes it one day
+	actions []plan.Action // not begun, in the plan's order; with the WAL among them, to be passed over
 	left    int64         // bytes of all actions that are not in a batch yet, about
 	current []cursor      // by worker
 }
@@ -58,8 +60,30 @@ func (r *run) newCutter(actions []plan.Action) *cutter {
 	c := &cutter{run: r, actions: actions, current: make([]cursor, r.opts.MostJobs)}
 	for i := range actions {
 		c.left += actions[i].CopyBytes()
+		if isWAL(&actions[i]) {
+			c.wal = append(c.wal, actions[i])
+		}
 	}
 	return c
+}
+
+func isWAL(a *plan.Action) bool { return a.Kind == plan.Copy && strings.HasPrefix(a.Path, "pg_wal/") }
+
+// pop gives an action that nobody has begun, or nil.
+func (c *cutter) pop() *plan.Action {
+	if len(c.wal) > 0 {
+		a := &c.wal[0]
+		c.wal = c.wal[1:]
+		return a
+	}
+	for len(c.actions) > 0 {
+		a := &c.actions[0]
+		c.actions = c.actions[1:]
+		if !isWAL(a) {
+			return a
+		}
+	}
+	return nil
 }
 
 // batchBytes is how large the next batch may be: large, so that a source far away is asked seldom, as long as each
@@ -97,9 +121,11 @@ func (c *cutter) next(worker int, b *batch, affordable int64) {
 
 // begin puts the cursor on the first file that nobody has begun and of which anything is to be asked for.
 func (c *cutter) begin(at *cursor) bool {
-	for len(c.actions) > 0 {
-		a := &c.actions[0]
-		c.actions = c.actions[1:]
+	for {
+		a := c.pop()
+		if a == nil {
+			return false
+		}
 		*at = cursor{action: a, spans: c.run.spans(a)}
 		n := 0
 		for _, s := range at.spans {
@@ -111,7 +137,6 @@ func (c *cutter) begin(at *cursor) bool {
 			return true
 		}
 	}
-	return false
 }
 
 // take moves ranges from the cursor into b, until one of them is at its end.

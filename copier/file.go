@@ -207,6 +207,9 @@ var zeroes [64 << 10]byte
 // completeGone removes a file that the source has no more, as stock does for a null chunk. The record of its removal is
 // in the WAL to be replayed.
 func (r *run) completeGone(ctx context.Context, f *file) error {
+	if r.opts.Gone != nil {
+		r.opts.Gone(f.action.Path)
+	}
 	if f.action.KeepIfGone {
 		return r.completeKept(f)
 	}

@@ -138,6 +138,12 @@ func (t *listTotal) add(e *pg.Entry) error {
 	return nil
 }
 
+// remove takes back an entry of an attempt that failed.
+func (t *listTotal) remove(e *pg.Entry) {
+	t.entries.Add(-1)
+	t.bytes.Add(-int64(len(e.Path) + len(e.LinkTarget)))
+}
+
 // perConn is how many statements each connection is given for the directories of one depth: several, so that one big
 // directory does not keep the others waiting; but only one where each of them takes a long way.
 func (s *Server) perConn() int {
@@ -183,6 +189,9 @@ func (s *Server) listDirs(ctx context.Context, dirs []string, total *listTotal) 
 	params := [][]byte{textArray(names), textArray(prefixes)}
 	err = s.ask(ctx, func(sess *session) (err error) {
 		sess.begin(s.listAnswer, listPatience*sess.stall)
+		for i := range entries {
+			total.remove(&entries[i])
+		}
 		clear(entries)
 		entries, below = entries[:0], nil // of an attempt that failed
 		qctx, cancel := context.WithCancel(ctx)
@@ -289,7 +298,7 @@ func verifyLink(e pg.Entry) error {
 	if bad {
 		return fault.New("target of symbolic link \"%s\" in the source is unsafe", e.Path).
 			Advise("It is %q: longer than %d bytes, the root, not valid UTF-8, or with control characters, \".\" or \"..\".",
-				e.LinkTarget[:min(len(e.LinkTarget), 256)], maxPath)
+				e.LinkTarget[:min(len(e.LinkTarget), 256)], maxPath).Ours()
 	}
 	return nil
 }

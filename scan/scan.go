@@ -150,8 +150,12 @@ func (s *search) put(sh *shard, common *Inserter) error {
 		return err
 	}
 	for _, blocks := range wanted {
-		for _, b := range blocks {
-			common.Add(b.rel, b.block)
+		for i, b := range blocks {
+			if common.Add(b.rel, b.block); i&0xFFFF == 0xFFFF {
+				if err := common.Err(); err != nil {
+					return err
+				}
+			}
 		}
 	}
 	return common.Err()

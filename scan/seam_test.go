@@ -1,12 +1,15 @@
 package scan_test
 
 import (
+	"bytes"
+	"cmp"
 	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"io/fs"
 	"maps"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -428,6 +431,83 @@ func TestSpecialRecords(t *testing.T) {
 	}
 	if n != 13 {
 		t.Errorf("%d blocks were noted of 13", n)
+	}
+}
+
+// TestRemade: what the target alone made anew, be it new, is noted; not what both have made.
+func TestRemade(t *testing.T) {
+	oids := func(all ...uint32) (main []byte) {
+		for _, oid := range append(all, 0) {
+			main = binary.LittleEndian.AppendUint32(main, oid)
+		}
+		return main
+	}
+	storage := func(number uint32) waltest.Record {
+		return waltest.Record{Rmgr: wal.RmgrStorage, Info: wal.StorageCreate | wal.InfoSpecialRelUpdate, Main: oids(1663, 5, number)}
+	}
+	database := func(database, tablespace uint32) waltest.Record {
+		return waltest.Record{Rmgr: wal.RmgrDatabase, Info: wal.InfoSpecialRelUpdate, Main: oids(database, tablespace, 1, 1663)}
+	}
+	w := waltest.New(segLen)
+	w.Checkpoint()
+	w.Append(storage(1))
+	w.Append(database(1, 1663))
+	divergence := w.Touch(1, 1).End
+	w.Append(storage(2))
+	w.Append(storage(2)) // another fork
+	w.Append(database(7, 1664))
+	end := w.Touch(1, 2).End
+	made := pg.RelFile{Rel: pg.Rel{Tablespace: 1663, Database: 5, Number: 2}}
+	moved := pg.RelFile{Rel: pg.Rel{Tablespace: 1664, Database: 7, Number: 9}, Segment: 3}
+	for _, shard := range shardings {
+		res, err := run(w.Log, divergence, end, shard, 2)
+		if err != nil {
+			t.Fatal(err)
+		}
+		chunks, _ := encoded(t, res.Blocks)
+		again, err := decoded(chunks)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, m := range []*scan.BlockMap{res.Blocks, again.Map()} {
+			var got []pg.RelFile
+			for f := range m.Files() {
+				if f.IsRemade() {
+					got = append(got, f)
+				}
+			}
+			slices.SortFunc(got, func(a, b pg.RelFile) int { return cmp.Compare(a.Tablespace, b.Tablespace) })
+			if want := []pg.RelFile{made.RemadeBy()[0], moved.RemadeBy()[1]}; !slices.Equal(got, want) {
+				t.Errorf("shards of %d: %+v, want %+v", shard, got, want)
+			}
+		}
+	}
+}
+
+// TestCheckSegment: a segment is good if it is in order as far as it goes; what a crash left of it is not.
+func TestCheckSegment(t *testing.T) {
+	w, _, end := history()
+	check := func(seg pg.SegNo, limit pg.LSN) error {
+		return scan.CheckSegment(t.Context(), logSegments{Log: w.Log}, w.Format, w.History, seg, limit)
+	}
+	for seg := segment(2).Seg(segLen); seg <= end.Seg(segLen); seg++ {
+		if err := check(seg, end); err != nil {
+			t.Errorf("segment %d: %v", seg, err)
+		}
+	}
+	seg := segment(5).Seg(segLen)
+	whole := bytes.Clone(w.File(seg))
+	for name, spoil := range map[string]func(b []byte){
+		"zeroes from the middle of a page on": func(b []byte) { clear(b[2*page+700:]) },
+		"zeroes from a page on":               func(b []byte) { clear(b[2*page:]) },
+		"what the segment held before":        func(b []byte) { copy(b[2*page:], w.File(seg - 1)[2*page:]) },
+		"one bit":                             func(b []byte) { b[page+100] ^= 1 },
+	} {
+		spoil(w.File(seg))
+		if check(seg, end) == nil {
+			t.Errorf("%s: taken for good", name)
+		}
+		copy(w.File(seg), whole)
 	}
 }
 

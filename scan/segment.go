@@ -129,8 +129,7 @@ func LastRecordEnd(ctx context.Context, segs Segments, format wal.Format, histor
 		var last pg.LSN
 		for r.Pos() < limit {
 			err := r.Next(&rec)
-			var we *wal.Error
-			if errors.As(err, &we) && we.Kind == wal.EndOfWAL {
+			if s.cut && isEndOfWAL(err) {
 				break // goes on behind limit
 			}
 			if err != nil {
@@ -168,22 +167,30 @@ func CheckSegment(
 		at = r.Pos()
 		err = r.Next(&rec)
 	}
-	var we *wal.Error
-	if err == nil || errors.As(err, &we) && we.Kind == wal.EndOfWAL {
+	// Where something else ends the log than that no more of it is at hand, it does not go on as it should: zeroes in the
+	// place of what a crash has lost, or what a recycled segment held before.
+	if err == nil || s.cut && isEndOfWAL(err) {
 		return nil
 	}
 	return readError("could not read WAL record", at, err)
+}
+
+func isEndOfWAL(err error) bool {
+	var we *wal.Error
+	return errors.As(err, &we) && we.Kind == wal.EndOfWAL
 }
 
 // cutStretch is a stretch that ends at end, a page's start.
 type cutStretch struct {
 	stretch
 	end pg.LSN
+	cut bool // something behind end was asked for
 }
 
 // ReadAt implements wal.Source.
 func (s *cutStretch) ReadAt(p []byte, at pg.LSN) (int, error) {
 	if at >= s.end {
+		s.cut = true
 		return 0, nil
 	}
 	return s.stretch.ReadAt(p[:min(pg.LSN(len(p)), s.end-at)], at)

@@ -42,8 +42,8 @@ func (w *writer) log(promoted bool) logs {
 
 	for name, data := range target.Files {
 		w.file(w.target, "pg_wal/"+name, data)
-		// Replay begins in segment 2, and in segment 3 the clusters part: kept, unless the source has a file of that name.
-		if name == pg.SegmentName(1, 2, segSize) || promoted && name == pg.SegmentName(3, 3, segSize) {
+		// Replay begins in segment 2, which is the same for both. In segment 3 they part, so only the source's will do.
+		if name == pg.SegmentName(1, 2, segSize) {
 			w.file(w.rewound, "pg_wal/"+name, data)
 		}
 	}

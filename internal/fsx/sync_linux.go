@@ -14,8 +14,11 @@ func (f *file) StartWriteback(offset, n int64) error {
 	err := control(f.File, func(fd int) error {
 		return unix.SyncFileRange(fd, offset, n, unix.SYNC_FILE_RANGE_WRITE)
 	})
-	if errors.Is(err, unix.ENOSYS) { // some container kernels; PostgreSQL's pg_flush_data gives up on it too
-		return nil
+	// Some containers' kernels and filters, file systems and special files do not do it; the Sync that follows does not need it.
+	for _, none := range []error{unix.ENOSYS, unix.EPERM, unix.EOPNOTSUPP, unix.ESPIPE} {
+		if errors.Is(err, none) {
+			return nil
+		}
 	}
 	if err != nil {
 		return &fs.PathError{Op: "sync_file_range", Path: f.Name(), Err: err}

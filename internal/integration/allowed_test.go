@@ -16,6 +16,7 @@ import (
 //
 //   - pg_control: the time it was written, and the checksum over it; backup_label: START TIME. They say when the
 //     program ran.
+//   - the target's segment of the divergence, which stock keeps where the source has removed its own (pgtest.RewindDifferences).
 //
 // From a running source:
 //

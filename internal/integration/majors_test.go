@@ -78,7 +78,7 @@ func (r *rehearsal) playMajor() string {
 		differs = []pgtest.Allow{keptFromRedo}
 	}
 	if r.major == 13 {
-		differs = append(differs, keptAtAll, versionOfNewDatabase)
+		differs = append(differs, versionOfNewDatabase)
 		r.may = []pgtest.Allow{unflushed}
 	}
 
@@ -89,7 +89,7 @@ func (r *rehearsal) playMajor() string {
 	s.target.Start()
 	s.target.Stop(pgtest.Fast)
 	r.lose, r.loserArgs, r.dryRun = loseWAL, []string{"--restore-target-wal"}, true
-	if r.env.HasStock() && !slices.ContainsFunc(differs, func(a pgtest.Allow) bool { return a.Reason == keptAtAll.Reason }) {
+	if r.env.HasStock() {
 		r.differs = append(differs, neededFromArchive)
 	}
 	r.fromDirectory(s)
@@ -98,9 +98,6 @@ func (r *rehearsal) playMajor() string {
 	}
 	return fmt.Sprintf("%d: data", r.major)
 }
-
-// keptAtAll is WAL of the target that replay begins with and the source has removed. 13 removes it from the target, too.
-var keptAtAll = pgtest.Allow{Reason: "WAL that 13 does not keep", Match: neededFromArchive.Match}
 
 // versionOfNewDatabase: 13 takes PG_VERSION for a file that both sides have in any case.
 var versionOfNewDatabase = pgtest.Allow{

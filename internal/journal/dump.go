@@ -132,6 +132,12 @@ func (d *dumper) record(at int64, rec *record, number uint32) {
 			}
 			d.say("\n")
 		}
+		for _, pattern := range s.Keep {
+			d.say("\tkeeps %q\n", pattern)
+		}
+		for _, pattern := range s.Exclude {
+			d.say("\tleaves out %q\n", pattern)
+		}
 	case kindTouched:
 		why = d.files(&decoder{rest: rec.payload})
 	case kindDone:

@@ -65,7 +65,8 @@
 //
 // Facts, session and mark are their fields in the order of declaration: numbers as varints, signed ones zig-zag encoded,
 // byte strings as length and bytes, absent ones as one zero byte and present ones as a byte 1 before their length; a
-// history is a number of spans, then timeline, begin and end of each. Touched is a list of paths; done is session and LSN
+// history is a number of spans, then timeline, begin and end of each; patterns are their number, then length and bytes of
+// each. Touched is a list of paths; done is session and LSN
 // bound, then a list of paths.
 //
 //	paths     ascending, none twice; each: how many bytes it has in common with the one before, how many follow, those
@@ -107,6 +108,7 @@ const (
 	maxSpans        = 1 << 18  // of one history
 	maxAllSpans     = 1 << 20  // of the histories of all sessions
 	maxFacts        = 16 << 20 // bytes of the record of facts: its parts have limits of their own
+	maxNames        = 1 << 16  // of one session's patterns of paths
 	maxSession      = 8 << 20  // bytes of a session record
 	maxMark         = 256      // bytes of a mark
 

@@ -77,6 +77,7 @@ func sampleSession(i int) Session {
 		Time: time.Unix(1790000000+int64(i), 0).UTC(), Source: Server + SourceKind(i%2), Fsync: i%3 != 0,
 		History:   pg.History{{TLI: 1, End: 0x3000000}, {TLI: pg.TLI(2 + i), Begin: 0x3000000}},
 		SourceEnd: 0x5000000, SourceCheckpoint: pg.LSN(0x4000060 + i), SourceRedo: 0x4000028, SourceCheckpointTLI: 2,
+		Keep: append([]string(nil), []string{"a", "conf.d/*", ""}[:i%4]...), Exclude: append([]string(nil), []string{"log"}[:i%2]...),
 	}
 }
 

@@ -134,6 +134,8 @@ type Session struct {
 	SourceCheckpoint    pg.LSN // the source's last checkpoint then,
 	SourceRedo          pg.LSN // where replay from it starts,
 	SourceCheckpointTLI pg.TLI // and its timeline
+
+	Keep, Exclude []string // patterns of paths that the session left as they were (see plan.Patterns)
 }
 
 func (s *Session) encode() []byte {
@@ -152,6 +154,8 @@ func (s *Session) encode() []byte {
 	e.number(uint64(s.SourceCheckpoint))
 	e.number(uint64(s.SourceRedo))
 	e.number(uint64(s.SourceCheckpointTLI))
+	e.names(s.Keep)
+	e.names(s.Exclude)
 	return e
 }
 
@@ -161,6 +165,8 @@ func (s *Session) wrong() string {
 		return "a source of " + s.Source.String()
 	case len(s.History) == 0 || len(s.History) > maxSpans:
 		return fmt.Sprintf("a history of %d timelines", len(s.History))
+	case len(s.Keep) > maxNames || len(s.Exclude) > maxNames:
+		return fmt.Sprintf("%d patterns of paths", max(len(s.Keep), len(s.Exclude)))
 	}
 	return ""
 }
@@ -185,6 +191,8 @@ func decodeSession(b []byte) (s Session, why string) {
 	s.SourceCheckpoint = pg.LSN(d.number())
 	s.SourceRedo = pg.LSN(d.number())
 	s.SourceCheckpointTLI = pg.TLI(d.number32())
+	s.Keep = d.names()
+	s.Exclude = d.names()
 	if why = d.end(); why == "" {
 		why = s.wrong()
 	}
@@ -290,6 +298,14 @@ func (e *encoder) optional(b []byte) {
 	}
 }
 
+func (e *encoder) names(list []string) {
+	e.number(uint64(len(list)))
+	for _, name := range list {
+		e.number(uint64(len(name)))
+		*e = append(*e, name...)
+	}
+}
+
 // decoder takes a record apart. After the first thing that is not there or not right everything is zero, and end says what
 // it was.
 type decoder struct {
@@ -366,6 +382,20 @@ func (d *decoder) optional(most uint64) []byte {
 		return nil
 	}
 	return append([]byte{}, d.take(n)...)
+}
+
+// names gives copies, at most maxNames; nil for none.
+func (d *decoder) names() []string {
+	n := d.number()
+	if n > maxNames {
+		d.fail(fmt.Sprintf("it has %d names, where at most %d are expected", n, maxNames))
+		return nil
+	}
+	var list []string
+	for ; n > 0 && d.why == ""; n-- {
+		list = append(list, string(d.take(d.number())))
+	}
+	return list
 }
 
 // end is what was wrong, or that something is left over, or nothing.

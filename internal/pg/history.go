@@ -62,13 +62,20 @@ func ParseHistory(data []byte, tli TLI) (History, error) {
 				"invalid data in history file: " + line, "Timeline IDs must be in increasing sequence.",
 			}
 		}
-		if end < prevEnd || end == 0 {
-			// Not checked by stock. A span that ends before it begins would make the search for the ancestor meaningless;
-			// one that ends at 0/0 would seem to be still open, and two servers that parted there never to have parted.
+		if end == 0 {
+			// Not checked by stock. The timeline would seem to be still open, and two servers that parted there never to
+			// have parted.
 			return nil, &HistoryError{
-				"invalid data in history file: " + line, "Switchpoints must be in increasing sequence.",
+				"invalid data in history file: " + line, "A timeline cannot end at 0/0.",
 			}
 		}
+		// Recovery along one timeline that ended before that one begins leaves a history that goes back (writeTimeLineHistory
+		// names the timeline that was recovered along, not the one on which recovery ended): of what lies between, this
+		// cluster went through nothing.
+		for i := len(h) - 1; i >= 0 && h[i].End > end; i-- {
+			h[i].Begin, h[i].End = min(h[i].Begin, end), end
+		}
+		prevEnd = min(prevEnd, end)
 		last = id
 		h = append(h, TimelineSpan{TLI: id, Begin: prevEnd, End: end})
 		prevEnd = end

@@ -49,7 +49,7 @@ func TestParseHistoryErrors(t *testing.T) {
 		location = "Expected a write-ahead log switchpoint location."
 		sequence = "Timeline IDs must be in increasing sequence."
 		child    = "Timeline IDs must be less than child timeline's ID."
-		places   = "Switchpoints must be in increasing sequence."
+		places   = "A timeline cannot end at 0/0."
 	)
 	for _, c := range []struct {
 		line   string // the bad one; the first is good
@@ -71,7 +71,7 @@ func TestParseHistoryErrors(t *testing.T) {
 		{"2\t0/500000000", 3, syntax + "2\t0/500000000", location},
 		{"1\t0/5000000", 3, invalid + "1\t0/5000000", sequence},
 		{"0\t0/5000000", 3, invalid + "0\t0/5000000", sequence},
-		{"2\t0/2FFFFFF", 3, invalid + "2\t0/2FFFFFF", places},
+		{"2\t0/0", 3, invalid + "2\t0/0", places},
 		{"3\t0/5000000", 3, "invalid data in history file", child},
 		{"4\t0/5000000", 3, "invalid data in history file", child},
 	} {
@@ -86,6 +86,32 @@ func TestParseHistoryErrors(t *testing.T) {
 	var he *HistoryError
 	if !errors.As(err, &he) || he.Text != invalid+"1\t0/0\tx" {
 		t.Errorf("a switch at 0/0: %#v", err)
+	}
+}
+
+// TestHistoryGoesBack: after a recovery along timeline 2, which forked off at 0/5000000, to a point before that.
+func TestHistoryGoesBack(t *testing.T) {
+	h, err := ParseHistory([]byte("1\t0/5000000\tx\n2\t0/3000000\tbefore 2026\n3\t0/7000000\tx\n"), 4)
+	want := History{{1, 0, 0x3000000}, {2, 0x3000000, 0x3000000}, {3, 0x3000000, 0x7000000}, {4, 0x7000000, 0}}
+	if err != nil || !slices.Equal(h, want) {
+		t.Fatalf("%v, %v", h, err)
+	}
+	const segSize = 1 << 20
+	for seg, tli := range map[SegNo]TLI{1: 1, 0x2F: 1, 0x30: 3, 0x4F: 3, 0x6F: 3, 0x70: 4} {
+		if got := h.SegmentTLI(seg, segSize); got != tli {
+			t.Errorf("segment %d is on timeline %d, want %d", seg, got, tli)
+		}
+	}
+	for l, tli := range map[LSN]TLI{0x2FFFFFF: 1, 0x3000000: 3, 0x4000000: 3} {
+		if got := h.TLIAt(l); got != tli {
+			t.Errorf("%v is on timeline %d, want %d", l, got, tli)
+		}
+	}
+	// The servers that stayed on the timelines that it left.
+	for _, other := range []History{{{1, 0, 0x5000000}, {2, 0x5000000, 0}}, {{1, 0, 0}}} {
+		if _, lsn, ok := CommonAncestor(h, other); !ok || lsn != 0x3000000 {
+			t.Errorf("with %v: %v, %v", other, lsn, ok)
+		}
 	}
 }
 

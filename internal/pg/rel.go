@@ -54,6 +54,29 @@ type RelFile struct {
 	Segment uint32 // 0 is the file without suffix
 }
 
+// A block map notes by blocks that no relation has that files were made anew, under a name that something else may have had,
+// without WAL for their content. A server extends no relation to its last possible segment, of the 32 TB that it could have;
+// and no relation has the number 0.
+
+// RemadeRelation is the block that stands for a relation's having been made anew.
+func RemadeRelation(rel Rel) (Rel, BlockNo) { return rel, MaxRelSegment * RelSegBlocks }
+
+// RemadeDatabase is the block that stands for a database's having been put into a tablespace anew, with all files.
+func RemadeDatabase(tablespace, database Oid) (Rel, BlockNo) {
+	return Rel{Tablespace: tablespace, Database: database}, 0
+}
+
+// RemadeBy are the segment files whose first block is noted if f may have been made anew.
+func (f RelFile) RemadeBy() [2]RelFile {
+	return [2]RelFile{
+		{Rel: f.Rel, Segment: MaxRelSegment},
+		{Rel: Rel{Tablespace: f.Tablespace, Database: f.Database}},
+	}
+}
+
+// IsRemade reports whether blocks noted of f stand for something's having been made anew.
+func (f RelFile) IsRemade() bool { return f.Number == 0 || f.Segment == MaxRelSegment }
+
 // Path is the file's path relative to the data directory. tablespaceDir is the version's directory below each
 // tablespace, as in Version.TablespaceDir.
 func (f RelFile) Path(tablespaceDir string) string {

@@ -2,10 +2,12 @@ package pgtest
 
 import (
 	"bytes"
+	"fmt"
 	"io"
 	"os"
 	"path"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -14,7 +16,10 @@ import (
 // which must be allowed because they say when the program ran, and not what it did:
 //
 //   - pg_control: the time of its writing, and the checksum that covers it;
-//   - backup_label: START TIME.
+//   - backup_label: START TIME;
+//
+// and because stock keeps the target's copy of the segment in which the two parted, where the source has removed that of
+// its own: a server that cannot find the source's takes it, and replays what was to be undone.
 //
 // For a running source, also what depends on how far the source was when each program ended:
 //
@@ -23,7 +28,7 @@ import (
 //
 // postmaster.opts, postmaster.pid, pg_internal.init and the like need no allowance: both programs remove them.
 func RewindDifferences(liveSource bool) []Allow {
-	allow := []Allow{AllowLabelTime()}
+	allow := []Allow{AllowLabelTime(), AllowDivergedSegment(OnlyInB)}
 	if liveSource {
 		return append(allow, allowControl("pg_control: time, minRecoveryPoint and checksum", true), AllowWALBeyond())
 	}
@@ -75,6 +80,55 @@ func labelWithoutTime(path string) (string, error) {
 		}
 	}
 	return strings.Join(kept, ""), nil
+}
+
+// AllowDivergedSegment matches a segment in one of the trees alone, within which, or at whose start, the history of that tree's
+// cluster leaves the segment's timeline, or another one, for good. In which tree: OnlyInA or OnlyInB.
+func AllowDivergedSegment(in DiffKind) Allow {
+	return Allow{Reason: "the target's segment of the divergence", Match: func(d Difference) (bool, error) {
+		name, ok := strings.CutPrefix(d.Path, "pg_wal/")
+		if !ok || d.Kind != in {
+			return false, nil
+		}
+		root := d.rootB
+		if in == OnlyInA {
+			root = d.rootA
+		}
+		c, err := ReadControl(root)
+		if err != nil {
+			return false, err
+		}
+		start, ok := segmentStart(name, c.SegSize)
+		if !ok {
+			return false, nil
+		}
+		histories, err := filepath.Glob(filepath.Join(root, "pg_wal", "*.history"))
+		if err != nil || len(histories) == 0 {
+			return false, err
+		}
+		last := slices.Max(histories) // that of the timeline the cluster is on
+		data, err := os.ReadFile(last)
+		if err != nil {
+			return false, err
+		}
+		end := start + uint64(c.SegSize)
+		after := strings.TrimSuffix(filepath.Base(last), ".history") // the timeline at the segment's end
+		left := false
+		for line := range strings.Lines(string(data)) {
+			var tli uint32
+			var high, low uint64
+			if _, err := fmt.Sscanf(line, "%d\t%X/%X", &tli, &high, &low); err != nil {
+				continue
+			}
+			switch at := high<<32 | low; {
+			case at >= start && at < end:
+				left = true
+			case at >= end:
+				return left && name[:8] != fmt.Sprintf("%08X", tli), nil
+			}
+		}
+		return left && name[:8] != after, nil
+	}}
 }
 
 // AllowWALBeyond matches WAL segments that agree up to the smaller minRecoveryPoint of the two clusters, and segments

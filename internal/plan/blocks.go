@@ -10,6 +10,7 @@ import (
 type Blocks interface {
 	// Blocks are the numbers, counted within the 1 GiB segment file (0 to 131071), of the changed blocks of one file,
 	// ascending, without repetition; none for a file the WAL did not touch.
+	// Some stand for files that were made anew: see pg.RemadeRelation.
 	Blocks(f pg.RelFile) iter.Seq[uint32]
 }
 

@@ -35,9 +35,6 @@ func (in *Input) decide(path string, source, target *pg.Entry, isRel bool) (verd
 	if path == JournalName {
 		return leave, nil
 	}
-	if in.Exclude.Match(path) || target != nil && in.Keep.Match(path) {
-		return leaveExcluded, nil
-	}
 	// macOS' Finder writes these whenever somebody looks at a directory; a server never reads them.
 	if strings.Contains(path, ".DS_Store") {
 		return leave, nil
@@ -45,7 +42,7 @@ func (in *Input) decide(path string, source, target *pg.Entry, isRel bool) (verd
 
 	// A tablespace belongs to PostgreSQL only below its versions' directories. Stock copies and removes whatever else lies
 	// at its location: with a source that lies about a link, that is any file of this machine.
-	if foreignInTablespace(path) {
+	if in.foreignInTablespace(path) {
 		return leaveExcluded, nil
 	}
 	if source != nil && source.Type == pg.SymbolicLink && strings.HasPrefix(path, tablespaceDir) && !isTablespaceLink(path) {

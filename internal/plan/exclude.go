@@ -39,6 +39,10 @@ var excludedFiles = map[string]bool{
 // relcacheInit begins the names of relation cache files, temporary ones included; rebuilt on start.
 const relcacheInit = "pg_internal.init"
 
+// socket matches a server's Unix socket and its lock file (UNIXSOCK_PATH, CreateSocketLockFile), for which
+// unix_socket_directories may name the data directory. A source's listing does not say that it is no file.
+var socket = regexp.MustCompile(`^\.s\.PGSQL\.[0-9]+(\.lock)?$`)
+
 // temporary reports whether path is a backend's temporary file or directory: sorts, hashes, holdable cursors
 // (PG_TEMP_FILE_PREFIX and PG_TEMP_FILES_DIR, storage/fd.h).
 func temporary(path string) bool {
@@ -48,7 +52,7 @@ func temporary(path string) bool {
 // excluded reports whether path is never copied, for a reason that stock logs (check_file_excluded, filemap.c).
 func excluded(path string) bool {
 	name := path[strings.LastIndexByte(path, '/')+1:]
-	if excludedFiles[name] || strings.HasPrefix(name, relcacheInit) || strings.HasSuffix(name, TempSuffix) {
+	if excludedFiles[name] || socket.MatchString(name) || strings.HasPrefix(name, relcacheInit) || strings.HasSuffix(name, TempSuffix) {
 		return true
 	}
 	for _, dir := range excludedDirs {
@@ -63,13 +67,13 @@ const tablespaceDir = "pg_tblspc/"
 
 var (
 	tablespaceLink = regexp.MustCompile(`^pg_tblspc/[0-9]+$`)
-	versionDir     = regexp.MustCompile(`^PG_[0-9]+_[0-9]+$`) // of any major: pg_upgrade leaves the old one beside the new
 )
 
 func isTablespaceLink(path string) bool { return tablespaceLink.MatchString(path) }
 
-// foreignInTablespace reports whether path lies in a tablespace, but not in a directory that a server has made there.
-func foreignInTablespace(path string) bool {
+// foreignInTablespace reports whether path lies in a tablespace, but not in the directory of the clusters' version: clusters of
+// other versions may have theirs beside it, and be in use (pg_upgrade leaves such, too).
+func (in *Input) foreignInTablespace(path string) bool {
 	below, ok := strings.CutPrefix(path, tablespaceDir)
 	if !ok {
 		return false
@@ -79,5 +83,5 @@ func foreignInTablespace(path string) bool {
 		return false
 	}
 	dir, _, _ := strings.Cut(below, "/")
-	return !versionDir.MatchString(dir)
+	return dir != in.TablespaceDir
 }

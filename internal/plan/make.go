@@ -1,6 +1,8 @@
 package plan
 
 import (
+	"errors"
+	"path"
 	"slices"
 
 	"github.com/fastrewind/fastrewind/internal/fault"
@@ -21,6 +23,9 @@ type Input struct {
 	// Keep are files of which the target keeps its own, if it has one, and Exclude those that are not copied; what the target
 	// has of either stays as it is. They must have been checked. Ours; stock knows no such thing.
 	Keep, Exclude Patterns
+	// Late are those of them that an interrupted run was not given: what the target has of them now may be the source's, or half
+	// of it. It is an error if there is any.
+	Late Patterns
 	// FirstDivergedSeg is the segment that holds the point of divergence.
 	FirstDivergedSeg pg.SegNo
 	// SegSize is the WAL segment size in bytes, a valid one.
@@ -79,6 +84,9 @@ func Make(in Input) (*Plan, error) {
 			}
 		}
 	}
+	m.actions[Remove] = slices.DeleteFunc(m.actions[Remove], func(a Action) bool {
+		return a.Type == pg.Directory && m.holding[a.Path]
+	})
 	m.plan.Actions = m.actions.ordered()
 	return m.plan, nil
 }
@@ -148,6 +156,93 @@ type maker struct {
 	actions byKind
 	plan    *Plan
 	spans   []Span // of the file before; for the next one
+
+	kept    map[string]bool // the target's own directories that Keep names as a whole
+	holding map[string]bool // directories in which something stays that only the target has
+}
+
+// ErrLate is in the chain of the error that there is something of Input.Late.
+var ErrLate = errors.New("asked for too late")
+
+// isOwn reports whether a path is left alone because the user says so. present is the target's entry, target the one before any
+// run touched it.
+func (m *maker) isOwn(path string, present, target *pg.Entry) (bool, error) {
+	if present != nil && present.Type != pg.Directory && m.Late.Match(path) {
+		return false, fault.Because(ErrLate, "cannot leave \"%s\" alone any more: the interrupted rewind was begun without that", path).
+			Advise("It may be the source's already, or half copied. The options --keep, --keep-config and --exclude must be those of the " +
+				"interrupted run; what should be otherwise can be put back before the server is started.")
+	}
+	switch {
+	case m.Exclude.Match(path):
+		return true, nil
+	case !m.Keep.Match(path):
+		return false, nil
+	case target == nil:
+		return within(m.kept, path), nil
+	}
+	if target.Type == pg.Directory && !m.isNew(path) {
+		if m.kept == nil {
+			m.kept = make(map[string]bool)
+		}
+		m.kept[path] = true
+	}
+	return true, nil
+}
+
+// isNew reports whether an interrupted run has made a path.
+func (m *maker) isNew(path string) bool {
+	if m.Original == nil {
+		return false
+	}
+	size, known := m.Original(path)
+	return known && size < 0
+}
+
+// within reports whether one of the directories that hold a path is among dirs.
+func within(dirs map[string]bool, name string) bool {
+	for at := path.Dir(name); len(dirs) > 0 && at != "."; at = path.Dir(at) {
+		if dirs[at] {
+			return true
+		}
+	}
+	return false
+}
+
+// stays notes the directories that hold a path, since it is not removed.
+func (m *maker) stays(name string) {
+	if m.holding == nil {
+		m.holding = make(map[string]bool)
+	}
+	for at := path.Dir(name); at != "." && !m.holding[at]; at = path.Dir(at) {
+		m.holding[at] = true
+	}
+}
+
+// remade reports whether the target may have made a relation's file anew, so that nothing is known of what is in it.
+func (m *maker) remade(rel pg.RelFile) bool {
+	if m.Blocks == nil {
+		return false
+	}
+	for _, by := range rel.RemadeBy() {
+		if anyOf(m.Blocks.Blocks(by)) {
+			return true
+		}
+	}
+	return false
+}
+
+// withTorn adds to the blocks of a file the half block at its end, of an extension for which there was no room: it is not half of
+// the source's block.
+func withTorn(blocks []Span, size int64) []Span {
+	half := size % pg.BlockSize
+	if half == 0 {
+		return blocks
+	}
+	if n := len(blocks); n > 0 && blocks[n-1].Offset+blocks[n-1].Length == size-half {
+		blocks[n-1].Length += half
+		return blocks
+	}
+	return append(blocks, Span{size - half, half})
 }
 
 // path takes one path's decision and adds what follows from it. One of source and target may be nil.
@@ -156,14 +251,14 @@ func (m *maker) path(source, target *pg.Entry) error {
 	if entry == nil {
 		entry = target
 	}
-	path := entry.Path
-	rel, isRel := pg.ParseRelFile(path, m.TablespaceDir)
+	name := entry.Path
+	rel, isRel := pg.ParseRelFile(name, m.TablespaceDir)
 	if isRel {
 		if source != nil && source.Type != pg.RegularFile {
-			return fault.New("data file \"%s\" in source is not a regular file", path).Advise("It is a %s.", source.Type)
+			return fault.New("data file \"%s\" in source is not a regular file", name).Advise("It is a %s.", source.Type)
 		}
 		if target != nil && target.Type != pg.RegularFile && m.Blocks != nil && anyOf(m.Blocks.Blocks(rel)) {
-			return fault.New("unexpected page modification for non-regular file \"%s\"", path).
+			return fault.New("unexpected page modification for non-regular file \"%s\"", name).
 				Advise("It is a %s in the target, but the target's WAL changes blocks of a relation under this name.", target.Type)
 		}
 	}
@@ -172,12 +267,19 @@ func (m *maker) path(source, target *pg.Entry) error {
 	}
 
 	present := target
-	target = m.original(path, source, target)
-	v, err := m.decide(path, source, target, isRel)
+	target = m.original(name, source, target)
+	v := leaveExcluded
+	own, err := m.isOwn(name, present, target)
+	if err == nil && !own {
+		v, err = m.decide(name, source, target, isRel)
+	}
 	if err != nil {
 		return err
 	}
-	a := Action{Path: path, Type: entry.Type}
+	if v == relation && m.remade(rel) {
+		v = copyWhole
+	}
+	a := Action{Path: name, Type: entry.Type}
 	if source != nil {
 		a.SourceSize, a.LinkTarget = source.Size, source.LinkTarget
 	}
@@ -191,36 +293,42 @@ func (m *maker) path(source, target *pg.Entry) error {
 	case create:
 		a.Kind = Create
 	case copyWhole:
-		if present == nil || !m.copied(path, source.Size) {
+		if present == nil || !m.copied(name, source.Size) {
 			a.Kind = Copy
 		}
 	case relation:
-		copied := m.copied(path, source.Size)
+		copied := m.copied(name, source.Size)
 		if m.Blocks != nil && !copied {
 			m.spans = appendSpans(m.spans[:0], m.Blocks.Blocks(rel), min(source.Size, target.Size), m.MaxGapBlocks)
 			// No larger than it must be: in a cluster of 10 TB with 1% changed at random, spans are most of the memory.
 			a.Blocks = slices.Clone(m.spans)
 		}
 		a.Kind = relationAction(source, target, a.Blocks)
-		if a.Kind == CopyTail && copied {
+		switch {
+		case a.Kind == CopyTail && copied:
 			a.Kind = 0
+		case a.Kind == CopyTail:
+			a.Blocks = withTorn(a.Blocks, target.Size)
 		}
 		if present.Size > source.Size && a.Kind != Truncate {
 			// An interrupted run went beyond what the source has now: the tail, then the cut.
 			a.Blocks, a.Kind, a.TargetSize = a.CopySpans(), Truncate, present.Size
 		}
 	case removeExcluded:
-		m.plan.Excluded = append(m.plan.Excluded, path)
+		m.plan.Excluded = append(m.plan.Excluded, name)
 		fallthrough
 	case remove:
-		a = Action{Path: path, Kind: Remove, Type: target.Type, TargetSize: target.Size, PresentSize: target.Size}
+		a = Action{Path: name, Kind: Remove, Type: target.Type, TargetSize: target.Size, PresentSize: target.Size}
 	case leaveExcluded:
-		m.plan.Excluded = append(m.plan.Excluded, path)
+		m.plan.Excluded = append(m.plan.Excluded, name)
 	case keepWAL:
-		m.plan.KeptWAL = append(m.plan.KeptWAL, path)
+		m.plan.KeptWAL = append(m.plan.KeptWAL, name)
 	case skipWAL:
-		m.plan.SkippedWAL = append(m.plan.SkippedWAL, path)
+		m.plan.SkippedWAL = append(m.plan.SkippedWAL, name)
 	case leave:
+	}
+	if source == nil && a.Kind != Remove {
+		m.stays(name) // such as what a user keeps, or what is not PostgreSQL's in a tablespace within the data directory
 	}
 	if a.Kind == 0 {
 		return nil

@@ -66,7 +66,7 @@ type Action struct {
 	// copied a second time.
 	KeepIfGone bool
 	// Blocks are the changed blocks' spans, ascending, disjoint, never adjacent, all below both sizes. Only for
-	// CopyTail, None and Truncate.
+	// CopyTail, None and Truncate. Whole blocks, but for the one that is torn by the end of CopyTail's target.
 	Blocks []Span
 }
 

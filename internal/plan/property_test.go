@@ -168,10 +168,11 @@ func checkSpans(a Action, maxGap int, noted []uint32) error {
 	}
 	end, covered := int64(-1), map[int64]bool{}
 	for _, s := range a.Blocks {
-		if s.Length <= 0 || s.Offset%block != 0 || s.Length%block != 0 {
+		torn := a.Kind == CopyTail && s.Offset+s.Length == a.TargetSize && a.TargetSize%block != 0
+		if s.Length <= 0 || s.Offset%block != 0 || s.Length%block != 0 && !torn {
 			return fmt.Errorf("span %v", s)
 		}
-		if s.Offset <= end || end >= 0 && s.Offset-end <= int64(maxGap)*block {
+		if s.Offset <= end || end >= 0 && s.Offset-end <= int64(maxGap)*block && !torn {
 			return fmt.Errorf("span at %d after one that ends at %d", s.Offset, end)
 		}
 		end = s.Offset + s.Length
@@ -181,6 +182,9 @@ func checkSpans(a Action, maxGap int, noted []uint32) error {
 		for off := s.Offset; off < end; off += block {
 			covered[off/block] = true
 		}
+	}
+	if a.Kind == CopyTail && a.TargetSize%block != 0 && end != a.TargetSize {
+		return fmt.Errorf("half a block before %d is left", a.TargetSize)
 	}
 	if a.Kind == CopyTail || a.Kind == None || a.Kind == Truncate {
 		for _, b := range noted {

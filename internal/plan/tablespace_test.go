@@ -22,6 +22,9 @@ func TestForeignFilesInTablespaces(t *testing.T) {
 	in.Target = []pg.Entry{
 		{Path: "pg_tblspc", Type: pg.Directory},
 		{Path: "pg_tblspc/98", Type: pg.SymbolicLink, LinkTarget: "/home/nobody"},
+		{Path: "pg_tblspc/98/PG_14_202107181", Type: pg.Directory}, // another cluster's
+		{Path: "pg_tblspc/98/PG_14_202107181/5", Type: pg.Directory},
+		{Path: "pg_tblspc/98/PG_14_202107181/5/16384", Type: pg.RegularFile, Size: 8192},
 		{Path: "pg_tblspc/98/lost+found", Type: pg.Directory},
 	}
 	p, err := Make(in)
@@ -30,7 +33,6 @@ func TestForeignFilesInTablespaces(t *testing.T) {
 	}
 	want := map[string]Kind{
 		"pg_tblspc/99":                         Create,
-		"pg_tblspc/99/PG_14_202107181":         Create,
 		"pg_tblspc/99/PG_15_202209061":         Create,
 		"pg_tblspc/99/PG_15_202209061/5":       Create,
 		"pg_tblspc/99/PG_15_202209061/5/16384": Copy,

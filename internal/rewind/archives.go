@@ -2,12 +2,14 @@ package rewind
 
 import (
 	"context"
+	"errors"
 	"slices"
 
 	"github.com/fastrewind/fastrewind/archive"
 	"github.com/fastrewind/fastrewind/archive/layout"
 	"github.com/fastrewind/fastrewind/archive/object"
 	"github.com/fastrewind/fastrewind/archive/place"
+	"github.com/fastrewind/fastrewind/internal/fault"
 )
 
 // openArchives opens the archives that the user named, in that order.
@@ -36,6 +38,9 @@ func (r *run) openArchives(ctx context.Context) ([]archive.Fetcher, error) {
 		},
 		Note: func(line string) { r.rep.Note("%s", line) },
 	})
+	if f := (*fault.Error)(nil); errors.As(err, &f) {
+		f.Own = true
+	}
 	if err != nil {
 		return nil, err
 	}

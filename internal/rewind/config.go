@@ -55,6 +55,14 @@ type Config struct {
 	ProgramPath string // argv[0] as found, to look for postgres beside it
 }
 
+// keep is all of which the target keeps its own.
+func (c *Config) keep() plan.Patterns {
+	if !c.KeepConfig {
+		return c.Keep
+	}
+	return append(c.Keep[:len(c.Keep):len(c.Keep)], plan.ConfigPatterns...)
+}
+
 // S3Config is how to reach buckets. What is empty is left to the AWS SDK's chain of environment and profiles.
 type S3Config struct {
 	Endpoint, Region, Profile, CAFile string

@@ -50,10 +50,13 @@ func (r *run) copyAll(
 	if end.history, err = r.secondWALPass(ctx, cp, f.sourceEnd, end, div); err != nil {
 		return consistency{}, err
 	}
-	if end, err = r.settle(ctx, end, div); err != nil {
+	if err := r.findGoneWAL(ctx, f, end); err != nil {
 		return consistency{}, err
 	}
-	return end, r.keepNeededWAL(ctx, cp)
+	if err := r.keepNeededWAL(ctx, cp); err != nil {
+		return consistency{}, err
+	}
+	return r.settle(ctx, end, div)
 }
 
 // finish makes the copied files a cluster that can be started. The order is that of durability: everything the control
@@ -181,15 +184,11 @@ func (r *run) secondWALPass(
 			KeepIfGone: true, // the first copy may be complete
 		})
 	}
-	gone := cp.Stats().Gone
-	if err := r.carryOut(ctx, cp, r.copySource(p), p); err != nil {
+	// What an earlier session copied of them, be it whole, is written over.
+	if err := r.noteTouched(p); err != nil {
 		return nil, err
 	}
-	if cp.Stats().Gone > gone {
-		r.rep.Warn("the source has already removed WAL that the rewound server needs",
-			"Set wal_keep_size on the source, or make sure that the target's restore_command finds the WAL up to "+end.lsn.String()+".")
-	}
-	return history, nil
+	return history, r.carryOut(ctx, cp, r.copySource(p), p)
 }
 
 // settle moves the consistency point to where a record ends, so that it can be reached with the WAL there is; and not

@@ -22,15 +22,23 @@ type facts struct {
 // segments is a run of WAL segments along a history.
 type segments struct {
 	first, last pg.SegNo
-	history     pg.History
+	history     pg.History // the target's
 	segSize     uint32
+	divergence  pg.LSN
 }
 
-// has reports whether name is the file name of one of them, on the timeline that the history goes along there.
+// has reports whether name is the file name of one of them, on the timeline that the target's history goes along there, and
+// all that is in it is common to both sides.
+//
+// Stock keeps the segment of the divergence, too. It is of no use: recovery has to go beyond the divergence, with a segment of
+// the source's that begins with the same records. But where that one cannot be had, PostgreSQL takes the target's instead,
+// since it looks for a segment along all timelines of the history (XLogFileReadAnyTLI), and replays what was to be undone.
 func (s *segments) has(name string) bool {
 	tli, seg, ok := pg.ParseSegmentName(name, s.segSize)
-	return ok && seg >= s.first && seg <= s.last && tli == s.history.SegmentTLI(seg, s.segSize)
+	return ok && seg >= s.first && s.isCommon(seg) && tli == s.history.SegmentTLI(seg, s.segSize)
 }
+
+func (s *segments) isCommon(seg pg.SegNo) bool { return (seg + 1).Start(s.segSize) <= s.divergence }
 
 // gather reads the target's WAL and lists both sides, all at the same time: the scan wants processors, the source's
 // listing mostly waits. The messages come in stock's order all the same.
@@ -94,6 +102,8 @@ func (r *run) gather(ctx context.Context, div divergence) (*facts, error) {
 		last:    div.lsn.Seg(r.target.SegSize),
 		history: div.targetHistory,
 		segSize: r.target.SegSize,
+
+		divergence: div.lsn,
 	}
 	return &f, nil
 }

@@ -3,8 +3,10 @@ package rewind
 import (
 	"context"
 	"errors"
+	"slices"
 	"strings"
 
+	"github.com/fastrewind/fastrewind/fetch"
 	"github.com/fastrewind/fastrewind/internal/fault"
 	"github.com/fastrewind/fastrewind/internal/journal"
 	"github.com/fastrewind/fastrewind/internal/pg"
@@ -42,6 +44,11 @@ func (r *run) preflight(ctx context.Context, div divergence, f *facts, p *plan.P
 			return err
 		}
 	}
+	unreadable, err := r.unreadable(ctx, p)
+	if err != nil {
+		return err
+	}
+	problems = append(problems, unreadable...)
 	if err := r.checkUndoDir(); err != nil {
 		problems = append(problems, preflight.Of(preflight.Undo, err))
 	}
@@ -51,6 +58,37 @@ func (r *run) preflight(ctx context.Context, div divergence, f *facts, p *plan.P
 		}
 	}
 	return preflight.Join(problems)
+}
+
+// probedFiles is how many files the source is asked for a byte of in one statement.
+const probedFiles = 1000
+
+// unreadable finds a file that the source server lists and cannot read. Its own it can; but it would not be the first data
+// directory with somebody else's key or log in it, and no rerun would get past that.
+func (r *run) unreadable(ctx context.Context, p *plan.Plan) ([]preflight.Problem, error) {
+	if r.live == nil {
+		return nil, nil // looked at by preflight.Check
+	}
+	var first []pg.FileRange
+	for i := range p.Actions {
+		if a := &p.Actions[i]; a.Kind == plan.Copy && plan.IsForeign(a.Path) {
+			first = append(first, pg.FileRange{Path: a.Path, Length: 1})
+		}
+	}
+	for ranges := range slices.Chunk(first, probedFiles) {
+		err := r.source.Fetch(ctx, ranges, func(int, pg.FileChunk) error { return nil })
+		if err == nil {
+			continue
+		}
+		if ctx.Err() != nil || errors.Is(err, fetch.ErrSourceLost) {
+			return nil, err
+		}
+		problem := preflight.Of(preflight.Grant, err)
+		problem.Advice = strings.TrimSpace("The source server cannot read a file in its own data directory. Give it to the server's user, " +
+			"move it away, or leave it out with --exclude. " + problem.Advice)
+		return []preflight.Problem{problem}, nil
+	}
+	return nil, nil
 }
 
 // fixPermissions repairs what can be repaired, and looks again as long as that brings something new to light.

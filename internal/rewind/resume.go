@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -63,12 +64,12 @@ func (r *run) openPast() error {
 	control, err := pg.DecodeControl(state.Facts.Control)
 	if err != nil {
 		return NotRewindable.Of(fault.Because(err, "the journal of an interrupted rewind has no usable control file").
-			Advise("%s; the file is %s.", err, path))
+			Advise("%s; the file is %s.", err, path).Ours())
 	}
 	history, err := pg.ParseHistory(state.Facts.History, state.Facts.TargetTLI)
 	if err != nil {
 		return NotRewindable.Of(fault.Because(err, "the journal of an interrupted rewind has no usable history of the target").
-			Advise("%s; the file is %s.", err, path))
+			Advise("%s; the file is %s.", err, path).Ours())
 	}
 	p := &interrupted{state: state, target: control, history: history, forget: r.cfg.Restart}
 	stale, err := r.isStale(p)
@@ -120,7 +121,7 @@ func (r *run) refuseOrphan() error {
 	}
 	return NotRewindable.Of(fault.New("the target is half rewound, and the journal of that rewind is missing").
 		Advise("\"%s\" must lie in \"%s\": without it nobody knows what is left to be done. If \"fastrewind undo\" was interrupted "+
-			"here, run it again. Otherwise put the journal back, or take a new base backup.", journal.Name, r.cfg.TargetDir))
+			"here, run it again. Otherwise put the journal back, or take a new base backup.", journal.Name, r.cfg.TargetDir).Ours())
 }
 
 // findRewound finds out whether the target is rewound already and no server has run on it since: somebody runs a command
@@ -176,7 +177,7 @@ func (r *run) isStale(p *interrupted) (bool, error) {
 	default:
 		return false, NotRewindable.Of(fault.New("the target is half rewound, but somebody has started a server on it").
 			Advise("Its control file says that it went on to %v; the rewind had found it at %v. Nobody knows which of its pages are whose "+
-				"now: take a new base backup. If this directory is one already, remove "+journal.Name+" from it.", max(now.CheckPoint, now.MinRecoveryPoint), p.state.Facts.TargetEnd))
+				"now: take a new base backup. If this directory is one already, remove "+journal.Name+" from it.", max(now.CheckPoint, now.MinRecoveryPoint), p.state.Facts.TargetEnd).Ours())
 	}
 }
 
@@ -252,9 +253,28 @@ func (p *interrupted) divergence(ctx context.Context, r *run) (divergence, error
 	if !ok || lsn < d.lsn {
 		return d, NotRewindable.Of(fault.New("the source has left the target's history before the point where the interrupted rewind began").
 			Advise("They have parted at %v, the rewind began at %v. Only a source that went along at least that far can finish it; "+
-				"or take a new base backup.", lsn, d.lsn))
+				"or take a new base backup.", lsn, d.lsn).Ours())
 	}
 	return d, nil
+}
+
+// late are the patterns that the last session was not given. It was held against the one before in the same way.
+func (p *interrupted) late(cfg *Config) (late plan.Patterns) {
+	if !p.guarded || len(p.state.Sessions) == 0 {
+		return nil // nothing was touched
+	}
+	last := &p.state.Sessions[len(p.state.Sessions)-1]
+	for _, pattern := range cfg.keep() {
+		if !slices.Contains(last.Keep, pattern) && !slices.Contains(last.Exclude, pattern) {
+			late = append(late, pattern)
+		}
+	}
+	for _, pattern := range cfg.Exclude {
+		if !slices.Contains(last.Exclude, pattern) {
+			late = append(late, pattern)
+		}
+	}
+	return late
 }
 
 // scanned is what reading the target's WAL has said.
@@ -429,7 +449,7 @@ func (r *run) stillStopped() error {
 	}
 	if !control.SameAs(r.target) {
 		return fault.New("target server was started while the rewind was being prepared").
-			Advise("Its control file is not the one that was read at the beginning. Nothing was changed; stop the server and run again.")
+			Advise("Its control file is not the one that was read at the beginning. Nothing was changed; stop the server and run again.").Ours()
 	}
 	return nil
 }
@@ -521,6 +541,8 @@ func (r *run) newSession(div divergence, f *facts) journal.Session {
 		SourceCheckpoint:    r.sourceCtl.CheckPoint,
 		SourceRedo:          r.sourceCtl.Redo,
 		SourceCheckpointTLI: r.sourceCtl.TLI,
+		Keep:                r.cfg.keep(),
+		Exclude:             r.cfg.Exclude,
 	}
 	if r.live != nil {
 		s.Source = journal.Server

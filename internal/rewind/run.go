@@ -166,17 +166,14 @@ func (r *run) planInput(div divergence, f *facts) plan.Input {
 		Target:           f.target,
 		Blocks:           f.scan.Blocks,
 		KeepWAL:          f.recovery.has,
-		Keep:             r.cfg.Keep,
+		Keep:             r.cfg.keep(),
 		Exclude:          r.cfg.Exclude,
 		FirstDivergedSeg: div.lsn.Seg(r.target.SegSize),
 		SegSize:          r.target.SegSize,
 		TablespaceDir:    r.target.Version.TablespaceDir,
 	}
-	if r.cfg.KeepConfig {
-		in.Keep = append(in.Keep[:len(in.Keep):len(in.Keep)], plan.ConfigPatterns...)
-	}
 	if past := r.past; past != nil {
-		in.Original, in.Copied = past.original, past.copied
+		in.Original, in.Copied, in.Late = past.original, past.copied, past.late(&r.cfg)
 		// A segment that an earlier run was about to put there may be half of one.
 		start := r.backupLabel(f).Redo
 		in.KeepWAL = func(name string) bool {
@@ -205,7 +202,7 @@ func (r *run) verdict(ctx context.Context, err error) error {
 	if !r.committed && len(r.repaired) > 0 {
 		err = errors.Join(err, preflight.RestorePermissions(r.cfg.TargetDir, r.repaired))
 	}
-	if r.committed && OutcomeOf(err) != NotRewindable {
+	if r.committed && OutcomeOf(err) != NotRewindable && !errors.Is(err, plan.ErrLate) { // not by the same command
 		var f *fault.Error
 		if !errors.As(err, &f) {
 			f = fault.Because(err, "%s", err.Error())
@@ -230,7 +227,7 @@ func isLate(ctx context.Context) bool {
 
 // late says so, and what it kept from being done.
 func late(err error) error {
-	said := fault.Because(err, "the time given by --timeout is over")
+	said := fault.Because(err, "the time given by --timeout is over").Ours()
 	if !errors.Is(err, context.DeadlineExceeded) {
 		said.Detail = err.Error()
 	}
@@ -259,7 +256,9 @@ type run struct {
 	limit      *limiter // of --max-rate, once something is copied; nil: there is none
 	restoreCmd string   // under -c
 	wal        *walStores
-	toKeep     []string // segments in the spool that are to be put into the target's pg_wal
+	toKeep     []string        // segments in the spool that are to be put into the target's pg_wal
+	gone       goneWAL         // what the source has removed since it was listed
+	lost       map[string]bool // segments that nobody has, as far as that was said
 
 	lock         *os.File     // of the target
 	past         *interrupted // what interrupted runs have left, or nil
@@ -314,6 +313,7 @@ func (r *run) copyOptions(progress func(int64)) copier.Options {
 	if r.cfg.KeepUndo != "" {
 		opts.Vanishing = r.vanishing
 	}
+	opts.Gone = r.gone.note
 	if r.past != nil {
 		opts.MadeBefore = func(path string) bool { return !r.past.hasWhole(path) }
 	}

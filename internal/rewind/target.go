@@ -153,16 +153,17 @@ func decodeControl(data []byte, side, where string) (*pg.Control, error) {
 	switch {
 	case err == nil:
 		return c, nil
+	// Stock has these words for majors that are not its own; which ones this program does not know is its own affair.
 	case errors.As(err, &unknown) && unknown.PreRelease() != 0:
 		return nil, fault.Because(err, "clusters are not compatible with this version of pg_rewind").
 			Advise("The %s %s has pg_control version %d and catalog version %d. It may be a beta or release candidate of PostgreSQL %d other "+
 				"than the one this program knows. Use a newer fastrewind, or the pg_rewind that came with that server.",
-				side, where, unknown.ControlVersion, unknown.CatalogVersion, unknown.PreRelease())
+				side, where, unknown.ControlVersion, unknown.CatalogVersion, unknown.PreRelease()).Ours()
 	case errors.As(err, &unknown):
 		return nil, fault.Because(err, "clusters are not compatible with this version of pg_rewind").
 			Advise("The %s %s has pg_control version %d and catalog version %d; this program knows the PostgreSQL majors %v only. "+
 				"Use a newer fastrewind, or the pg_rewind of that major.",
-				side, where, unknown.ControlVersion, unknown.CatalogVersion, pg.Majors())
+				side, where, unknown.ControlVersion, unknown.CatalogVersion, pg.Majors()).Ours()
 	case errors.As(err, &bad):
 		f := fault.Because(err, "%s", bad.Text)
 		if bad.Message.Format != "" {

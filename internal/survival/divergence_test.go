@@ -43,6 +43,7 @@ func (s *stage) separate() {
 		UPDATE in_ts SET t = 'old' WHERE id % 3 = 0;
 		CREATE DATABASE db_old;`)
 	old.Stop(pgtest.Fast)
+	s.ownFiles(old, "of the target")
 	s.template = old
 
 	source.Pgbench("-t", "1500", "-N")
@@ -54,6 +55,7 @@ func (s *stage) separate() {
 		UPDATE in_ts SET t = 'source' WHERE id % 2 = 0;
 		CREATE DATABASE db_source;`)
 	source.Stop(pgtest.Fast)
+	s.ownFiles(source, "of the source")
 
 	stopped := source.Copy("stopped")
 	running := stopped.Copy("running")

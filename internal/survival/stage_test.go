@@ -9,6 +9,7 @@
 //	guard_test.go       attempts to start a server meanwhile
 //	majors_test.go      the same with every major
 //	undo_test.go        --keep-undo
+//	own_test.go         --keep, --keep-config and --exclude, given again, too late, or no more
 //	exit_test.go        signals, time limits, two at once, and the exit status of each
 package survival
 
@@ -71,6 +72,7 @@ func TestSurvival(t *testing.T) {
 		s.play("undo, "+w.name, func() { s.undo(w) })
 		s.play("exit status, "+w.name, func() { s.exits(w) })
 	}
+	s.play("own files", func() { s.keepsOwn(s.server) })
 }
 
 // newStage makes an empty one, in memory if there is enough of it.

@@ -225,6 +225,40 @@ func TestBenignCheckpoint(t *testing.T) {
 	d.follows(d.old, source)
 }
 
+// TestMovedDatabase: the target moves a database to another tablespace and back, and changes it in between. The changes come
+// back in a copy of files, under names that no record of theirs has. Stock leaves them there; the source has no record that
+// would replace them.
+func TestMovedDatabase(t *testing.T) {
+	d := newPlay(t)
+	d.old.Tablespace("away")
+	d.old.SQL("postgres", "CREATE DATABASE moved")
+	d.old.SQL("moved", "CREATE TABLE m AS SELECT i, repeat('m', 100) AS t FROM generate_series(1, 5000) i")
+	source := d.promoted("source")
+	d.old.SQL("postgres", "ALTER DATABASE moved SET TABLESPACE away")
+	d.old.SQL("moved", "UPDATE m SET t = 'old'; SELECT count(*) FROM m")
+	d.old.SQL("postgres", "ALTER DATABASE moved SET TABLESPACE pg_default")
+	d.old.Stop(pgtest.Fast)
+	source.SQL("postgres", "UPDATE v SET t = 'source' WHERE i % 2 = 0; CHECKPOINT")
+
+	stock := d.old.Copy("stock")
+	stock.StockRewind(pgtest.FromServer(source))
+	stock.Follow(source)
+	stock.Start()
+	source.WaitReplay(stock)
+	const rows = "SELECT count(*) FROM m WHERE t = repeat('m', 100)"
+	if n := stock.Query("moved", rows); n == "5000" {
+		t.Error("stock has no such fault any more: say so in the documentation")
+	}
+	stock.Stop(pgtest.Immediate)
+
+	d.old.MustRewind(d.bin.Fastrewind, pgtest.FromServer(source))
+	d.follows(d.old, source)
+	d.old.Start()
+	if n := d.old.Query("moved", rows); n != "5000" {
+		t.Errorf("%s rows are the source's, of 5000", n)
+	}
+}
+
 // TestLabelInTarget: a backup_label lies in the target. Stock puts its own in its place without a word, and what the label said
 // is lost: that the directory is a backup nobody has recovered. Ours refuses, and touches nothing.
 func TestLabelInTarget(t *testing.T) {

@@ -8,6 +8,7 @@
 //	source_test.go     the source dies, stalls, is cut off
 //	failover_test.go   another server takes its place, which may have had less
 //	decisions_test.go  what stock gets wrong, beside what ours does
+//	own_test.go        files of which the target keeps its own
 //
 // Decisions that are shown elsewhere, beside stock: a source that was just promoted and has had no checkpoint
 // (internal/integration, "source promoted, no checkpoint yet" and "source a standby"); a source that lags behind the

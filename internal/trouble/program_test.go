@@ -19,6 +19,7 @@ const patience = 90 * time.Second
 // Exit statuses of the program.
 const (
 	exitDone       = 0
+	exitFailed     = 1
 	exitResumable  = 4
 	exitRefused    = 5
 	exitSourceLost = 6

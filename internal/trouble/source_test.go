@@ -1,11 +1,72 @@
 package trouble
 
 import (
+	"os"
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/fastrewind/fastrewind/internal/pgtest"
 )
+
+// removedWAL lets the source's checkpoints remove WAL that was listed, and that the rewound server needs. It comes from the
+// archive, if there is one, and is named if not.
+func removedWAL(s *stage, archived bool) {
+	var args []string
+	archive := s.env.Dir(s.target.Name + ".archive")
+	keep := func() {
+		if res := s.env.Exec(pgtest.Cmd{Path: "/bin/cp", Args: []string{"-a", s.source.Path("pg_wal") + "/.", archive}}); res.ExitCode != 0 {
+			s.t.Fatal(res)
+		}
+	}
+	keep()
+	if archived {
+		args = []string{"--wal-archive", archive}
+	}
+	k := newLink(s.t, s.source, trouble{})
+	p := s.launchBraked(k, conninfo(k), args...)
+	p.advance(k, "the point of no return", func() bool {
+		_, err := os.Lstat(s.target.Path("fastrewind.journal"))
+		return err == nil
+	})
+	segments := func() (names []string) {
+		return strings.Fields(s.source.Query("postgres", "SELECT name FROM pg_ls_waldir() WHERE name ~ '^00000002.{16}$' ORDER BY name"))
+	}
+	before := segments()
+	s.source.SQL("postgres", "ALTER SYSTEM SET wal_keep_size = 0")
+	s.source.Reload()
+	for range 2 { // what the last checkpoint but one needs goes
+		s.source.SQL("postgres", "SELECT pg_logical_emit_message(false, '', ''), pg_switch_wal()")
+		keep()
+		s.source.Checkpoint()
+	}
+	after := segments()
+	gone := slices.DeleteFunc(before, func(name string) bool { return slices.Contains(after, name) })
+	if len(gone) < 2 {
+		s.t.Fatalf("the source has removed %v", gone)
+	}
+	last := gone[len(gone)-1]
+	if _, err := os.Lstat(s.target.Path("pg_wal", last)); err == nil {
+		s.t.Fatalf("%s was copied already", last)
+	}
+	k.release()
+	res := p.wait(exitDone)
+	if !archived {
+		if !strings.Contains(res.Stderr, "has removed WAL since it was listed") || !strings.Contains(res.Stderr, last) {
+			s.t.Errorf("%s is not named: %s", last, res.Stderr)
+		}
+		return
+	}
+	for _, name := range gone {
+		if _, err := os.Lstat(s.target.Path("pg_wal", name)); err != nil {
+			s.t.Fatalf("%v: %s", err, res.Stderr)
+		}
+	}
+	if strings.Contains(res.Stderr, "warning:") {
+		s.t.Fatalf("there is nothing to warn of: %s", res.Stderr)
+	}
+	s.judge(s.source)
+}
 
 // TestSource lets the source die, stall, or be cut off while it is copied.
 func TestSource(t *testing.T) {
@@ -72,6 +133,22 @@ func TestSource(t *testing.T) {
 		s.judge(s.source)
 	})
 	h.run("spared by --max-rate", func(t *testing.T) { limitedRate(t, h.stage(t)) })
+	h.run("WAL is removed before it is copied", func(t *testing.T) { removedWAL(h.stage(t), false) })
+	h.run("WAL is removed before it is copied, and archived", func(t *testing.T) { removedWAL(h.stage(t), true) })
+	h.run("a file that it cannot read", func(t *testing.T) {
+		s := h.stage(t)
+		s.env.WriteFile(s.source.Path("somebody's.key"), []byte("secret"), 0)
+		s.env.WriteFile(s.source.Path(".s.PGSQL.1"), nil, 0) // a socket looks like that, from afar
+		before := s.target.Copy(s.target.Name + "before")
+		k := newLink(t, s.source, trouble{})
+		res := s.launch(conninfo(k)).wait(exitRefused)
+		if !strings.Contains(res.Stderr, "somebody's.key") || !strings.Contains(res.Stderr, "--exclude") {
+			t.Errorf("it does not say which, and what to do: %s", res.Stderr)
+		}
+		pgtest.SameTrees(t, before, s.target)
+		s.launch(conninfo(k), "--exclude", "*.key").wait(exitDone)
+		s.judge(s.source)
+	})
 	h.run("tables and a database vanish", func(t *testing.T) {
 		s := h.stage(t)
 		k := newLink(t, s.source, trouble{})
