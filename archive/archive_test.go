@@ -384,6 +384,27 @@ func TestMissingEverywhere(t *testing.T) {
 	}
 }
 
+// TestOwnErrors: the error is ours, not stock's, if a place was asked that stock does not know.
+func TestOwnErrors(t *testing.T) {
+	missing := fault.Because(fs.ErrNotExist, "not there")
+	pgWal, command, bucket := answer{err: missing, local: true}, answer{err: missing, stock: true}, answer{err: missing}
+	for _, tt := range []struct {
+		asked answers
+		own   bool
+	}{
+		{answers{pgWal}, false}, {answers{pgWal, command}, false}, {answers{command}, false},
+		{answers{pgWal, bucket}, true}, {answers{bucket, command}, true}, {answers{bucket}, true},
+	} {
+		var f *fault.Error
+		if err := tt.asked.conclude(); !errors.As(err, &f) || f.Own != tt.own {
+			t.Errorf("%+v: %+v", tt.asked, err)
+		}
+	}
+	if missing.Own {
+		t.Error("what a place said was changed")
+	}
+}
+
 // fetcher and namedFetcher are places that a test makes up.
 type fetcher func(ctx context.Context, seg pg.SegNo, path string) error
 

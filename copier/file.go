@@ -163,7 +163,7 @@ func (r *run) complete(ctx context.Context, f *file) error {
 	}
 	if a.Kind == plan.Copy {
 		if r.opts.StrictSizes && f.size != a.SourceSize {
-			return fault.New(`size of source file "%s" changed concurrently: %d bytes expected, %d copied`,
+			return fault.Because(fault.ErrSourceSize, `size of source file "%s" changed concurrently: %d bytes expected, %d copied`,
 				f.sourceName(), a.SourceSize, f.size).
 				Advise("a source directory must not change during the rewind; stop whatever writes to it, and run the rewind again")
 		}

@@ -234,7 +234,7 @@ func (f *sourceFile) sameSize() error {
 		return fault.Because(err, "could not stat file \"%s\": %s", f.full, fault.M(err))
 	}
 	if info.Size() != f.size {
-		return fault.New("size of source file \"%s\" changed concurrently: %d bytes expected, %d copied", f.full, f.size, info.Size()).
+		return fault.Because(fault.ErrSourceSize, "size of source file \"%s\" changed concurrently: %d bytes expected, %d copied", f.full, f.size, info.Size()).
 			Advise("Something writes to the source directory. Stop it, or keep it from writing there (logs, for example), and start again.")
 	}
 	return nil

@@ -95,7 +95,8 @@ func runningTarget(t *testing.T, env *pgtest.Env, m *templates) {
 	for _, program := range []string{bin.Fastrewind, bin.PgRewind} {
 		for _, args := range [][]string{nil, {"--no-ensure-shutdown"}, {"--dry-run"}} {
 			r := unfatal(c.Rewind(program, pgtest.FromDir(m.source), args...))
-			if r.ExitCode != 1 || !strings.Contains(r.Stderr, fmt.Sprintf("error: target server is running (pid %d)\n", pid)) {
+			if r.ExitCode != 1 || !strings.Contains(r.Stderr, fmt.Sprintf("error: target server is running (pid %d)\n", pid)) ||
+				!strings.Contains(r.Stderr, "Stop the server first") { // advice, or the hint under the name pg_rewind
 				t.Errorf("%s", r)
 			}
 		}

@@ -256,6 +256,9 @@ const (
 	differs                  // it has no such check, or words it otherwise
 )
 
+// refused is the exit status for what would have failed later.
+const refused = 5
+
 // bad is a case.
 type bad struct {
 	name  string
@@ -300,6 +303,9 @@ func (c *bad) run(t *testing.T, env *pgtest.Env, m *templates) {
 				break
 			}
 			rest = after
+		}
+		if c.exit == refused && !strings.Contains(r.Stderr, "othing was changed") { // stock does not look; ours says so under both names
+			t.Errorf("%s does not say that nothing was changed:\n%s", filepath.Base(program), r.Stderr)
 		}
 		if diffs := changes(before, snapshot(t, p.target.DataDir())); len(diffs) > 0 {
 			t.Errorf("%s changed the target: %s and %d others; it said\n%s", filepath.Base(program), diffs[0], len(diffs)-1, r.Stderr)

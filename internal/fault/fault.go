@@ -43,6 +43,10 @@ func (e *Error) Unwrap() error { return e.Err }
 // wanted the thing for.
 var ErrFatal = errors.New("fatal")
 
+// ErrSourceSize is in the chain of the error that a file of a source directory has another size than listed. PostgreSQL's own
+// tests (009_growing_files.pl) want it to be the last thing said under the name pg_rewind.
+var ErrSourceSize = errors.New("size of a source file")
+
 // New makes an Error whose text is formatted as by fmt.Sprintf.
 func New(format string, args ...any) *Error {
 	return &Error{Text: fmt.Sprintf(format, args...), message: Message{format, args}}

@@ -170,7 +170,7 @@ func (m *maker) isOwn(path string, present, target *pg.Entry) (bool, error) {
 	if present != nil && present.Type != pg.Directory && m.Late.Match(path) {
 		return false, fault.Because(ErrLate, "cannot leave \"%s\" alone any more: the interrupted rewind was begun without that", path).
 			Advise("It may be the source's already, or half copied. The options --keep, --keep-config and --exclude must be those of the " +
-				"interrupted run; what should be otherwise can be put back before the server is started.")
+				"interrupted run; what should be otherwise can be put back before the server is started.").Ours()
 	}
 	switch {
 	case m.Exclude.Match(path):

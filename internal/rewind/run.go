@@ -211,6 +211,9 @@ func (r *run) verdict(ctx context.Context, err error) error {
 		if !strings.Contains(f.Advice, halfRewound) {
 			f.Advice = strings.TrimSpace(f.Advice + "\n" + halfRewound)
 		}
+		if !errors.Is(err, fault.ErrSourceSize) {
+			f.Own = true // stock leaves no target that can be gone on with
+		}
 	}
 	return outcome.Of(err)
 }

@@ -45,8 +45,8 @@ func TestUnknownVersion(t *testing.T) {
 		}
 		_, err = decodeControl(data, "target", "/data")
 		var f *fault.Error
-		if !errors.As(err, &f) || f.Text != "clusters are not compatible with this version of pg_rewind" {
-			t.Fatalf("%d, %d: %v", tt.control, tt.catalog, err)
+		if !errors.As(err, &f) || f.Text != "clusters are not compatible with this version of pg_rewind" || !f.Own {
+			t.Fatalf("%d, %d: %+v", tt.control, tt.catalog, err)
 		}
 		for _, want := range tt.advice {
 			if !strings.Contains(f.Advice, want) {
