@@ -155,6 +155,9 @@ func TestAgainstWaldump(t *testing.T) {
 
 func againstWaldump(t *testing.T, segSizeMB int, conf []string) {
 	env := pgtest.New(t)
+	if env.Major < 15 { // it was on or off
+		conf[0] = strings.NewReplacer("lz4", "on", "pglz", "on", "zstd", "on").Replace(conf[0])
+	}
 	p := env.Init("primary", pgtest.InitOptions{SegSizeMB: segSizeMB, Conf: append(conf, "max_prepared_transactions=10")})
 	p.Start()
 	mixedLoad(p)
@@ -273,8 +276,12 @@ checkpoint;
 `)
 	p.SQL("postgres", "begin; insert into t values (100001, 'prepared'); prepare transaction 'x';")
 	p.SQL("postgres", "commit prepared 'x'; select pg_switch_wal();")
-	p.SQL("postgres", "create database d1 strategy wal_log;")
-	p.SQL("postgres", "create database d2 strategy file_copy;")
+	walLog, fileCopy := "strategy wal_log", "strategy file_copy"
+	if p.Env().Major < 15 { // there was only the latter
+		walLog, fileCopy = "", ""
+	}
+	p.SQL("postgres", "create database d1 "+walLog)
+	p.SQL("postgres", "create database d2 "+fileCopy)
 	p.SQL("postgres", "drop database d1; drop database d2;")
 	p.Pgbench("-c", "2", "-t", "500")
 	p.SQL("postgres", "select pg_logical_emit_message(false, 'longer than a segment', repeat('y', 20000000));")

@@ -51,7 +51,8 @@ func (p *process) refuseUnknown(self program) error {
 		}
 		// The value is not shown: it may be a password.
 		f := fault.New("unrecognized environment variable \"%s\"", name).
-			Advise("Variables are named by long options in capitals, with _ for -; see fastrewind --help. Unset what is not one of them.").Ours()
+			Advise("Variables are named by long options in capitals, with _ for -; see fastrewind --help. " +
+				"Unset what is not one of them.").Ours()
 		if meant := closest(name, known); meant != "" {
 			f = f.WithHint("Perhaps you meant \"%s\".", meant)
 		}

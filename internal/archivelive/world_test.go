@@ -71,6 +71,9 @@ func newWorld(t *testing.T) *world {
 		env: pgtest.New(t, pgtest.Options{Timeout: patience}), bin: pgtest.BuildFastrewind(t), s3: s3test.Start(t, s3test.Options{TLS: true}),
 		pass: rand.Text(), rewound: map[string]*pgtest.Cluster{},
 	}
+	if w.env.Major == 13 {
+		t.Skip("pg_rewind 13 makes a temporary table in the source: what it leaves is nothing to compare with")
+	}
 	w.s3.NewBucket(bucket)
 	w.orig, w.tools = w.env.Dir("orig"), w.env.Dir("tools")
 	w.writeTools()

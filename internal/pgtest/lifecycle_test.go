@@ -55,7 +55,9 @@ func TestLifecycle(t *testing.T) {
 		t.Errorf("unexpected output: %s", res)
 	}
 	twin.StockRewind(FromConn(standby.SocketConnString()))
-	SameTrees(t, old, twin, RewindDifferences(true)...)
+	if env.Major > 13 { // whose pg_rewind makes a temporary table in the source, so that the second finds another one
+		SameTrees(t, old, twin, RewindDifferences(true)...)
+	}
 	for _, c := range []*Cluster{old, twin} {
 		if dirs, err := filepath.Glob(fmt.Sprintf("%s/%s/ts/after/PG_%d_*", c.env.Root, c.Name, c.env.Major)); err != nil || len(dirs) != 1 {
 			t.Errorf("the rewind did not fill the cluster's own private tablespace: %v %v", dirs, err)

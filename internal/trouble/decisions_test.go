@@ -154,6 +154,9 @@ func (d *play) shownAlone(c *pgtest.Cluster) string {
 // takes for the consistency point, is then behind the next page's header, where no WAL is: its server waits for ever.
 func TestIdlePrimary(t *testing.T) {
 	d := newPlay(t)
+	if d.env.Major == 13 {
+		t.Skip("pg_rewind 13 makes a temporary table in the source, which then is not idle")
+	}
 	source := d.promoted("source")
 	d.old.SQL("postgres", "UPDATE v SET t = 'old'")
 	d.old.Stop(pgtest.Fast)
