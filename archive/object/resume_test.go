@@ -228,10 +228,15 @@ func TestChanged(t *testing.T) {
 			}
 			defer body.Close()
 			p.Inject(nil)
+			// The server must have sent what is let through: it reads a file, which is not as immutable as an object.
+			var got bytes.Buffer
+			if _, err := io.CopyN(&got, body, 70_000-1); err != nil {
+				t.Fatal(err)
+			}
 			c.then(t, s, p)
-			got, err := io.ReadAll(body)
+			_, err = io.Copy(&got, body)
 			wantError(t, err, nil, c.part, "s3://wal/key")
-			if !bytes.Equal(got, data[:len(got)]) {
+			if !bytes.Equal(got.Bytes(), data[:got.Len()]) {
 				t.Error("bytes of another object")
 			}
 			if n, again := body.Read(make([]byte, 1)); n != 0 || !errors.Is(again, err) {

@@ -3,6 +3,7 @@ package pgtest
 import (
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -97,7 +98,7 @@ func TestServerFailures(t *testing.T) {
 	}
 }
 
-// TestKill9 leaves nothing running, and a cluster that recovers.
+// TestKill9 leaves nothing running, and a cluster that recovers; what it shared is there until the environment ends.
 func TestKill9(t *testing.T) {
 	if testing.Short() {
 		t.Skip("starts a server")
@@ -125,6 +126,35 @@ func TestKill9(t *testing.T) {
 	c.Start()
 	if got := c.Query("postgres", "SELECT i FROM t"); got != "1" {
 		t.Errorf("after recovery: %q", got)
+	}
+
+	c.Kill9()
+	segments := func() int {
+		table, err := os.ReadFile("/proc/sysvipc/shm")
+		if err != nil {
+			t.Fatal(err)
+		}
+		n := 0
+		for line := range strings.Lines(string(table)) { // key, shmid, ...
+			for _, s := range env.shared {
+				if fields := strings.Fields(line); s.path == "" && fields[1] == strconv.Itoa(s.id) {
+					n++
+				}
+			}
+		}
+		return n
+	}
+	if n := segments(); n != 1 { // the first server's went with its recovery
+		t.Errorf("%d segments are left after a crash: %+v", n, env.shared)
+	}
+	for _, s := range env.shared {
+		s.remove()
+		if _, err := os.Lstat(s.path); err == nil {
+			t.Errorf("%s is left", s.path)
+		}
+	}
+	if n := segments(); n != 0 {
+		t.Errorf("%d segments are left of %+v", n, env.shared)
 	}
 }
 

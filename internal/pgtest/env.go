@@ -46,6 +46,7 @@ type Env struct {
 
 	mu       sync.Mutex
 	clusters []*Cluster
+	shared   []sharedMemory // of servers that were killed
 }
 
 // maxDir keeps <dir>/pgt<10 digits>/.s/.s.PGSQL.<5 digits> below the 107 bytes a Unix socket's path may have.
@@ -123,6 +124,9 @@ func (e *Env) close(dog *watchdog) {
 		for _, c := range clusters {
 			e.tb.Logf("%s", c.logTail(60))
 		}
+	}
+	for _, s := range e.shared {
+		s.remove()
 	}
 	if e.keep {
 		e.tb.Logf("pgtest: PGTEST_KEEP is set; left %s behind", e.Root)

@@ -174,6 +174,9 @@ func (c *Cluster) kill() error {
 		return err
 	}
 	family := append([]int{pid}, children(pid)...)
+	c.env.mu.Lock()
+	c.env.shared = append(c.env.shared, sharedMemoryOf(pid)...)
+	c.env.mu.Unlock()
 	for _, p := range family {
 		if err := syscall.Kill(p, syscall.SIGKILL); err != nil && !errors.Is(err, syscall.ESRCH) {
 			return err
