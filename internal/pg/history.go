@@ -32,7 +32,6 @@ const MaxHistoryBytes = 8 << 20
 func ParseHistory(data []byte, tli TLI) (History, error) {
 	var h History
 	var last TLI
-	var prevEnd LSN
 	for line := range strings.Lines(string(data)) {
 		line = strings.TrimRight(line, "\r\n")
 		fields := strings.FieldsFunc(line, isBlank)
@@ -69,23 +68,25 @@ func ParseHistory(data []byte, tli TLI) (History, error) {
 				"invalid data in history file: " + line, "A timeline cannot end at 0/0.",
 			}
 		}
-		// Recovery along one timeline that ended before that one begins leaves a history that goes back (writeTimeLineHistory
-		// names the timeline that was recovered along, not the one on which recovery ended): of what lies between, this
-		// cluster went through nothing.
-		for i := len(h) - 1; i >= 0 && h[i].End > end; i-- {
-			h[i].Begin, h[i].End = min(h[i].Begin, end), end
-		}
-		prevEnd = min(prevEnd, end)
 		last = id
-		h = append(h, TimelineSpan{TLI: id, Begin: prevEnd, End: end})
-		prevEnd = end
+		h = append(h, TimelineSpan{TLI: id, End: end})
 	}
 	if len(h) > 0 && tli <= last {
 		return nil, &HistoryError{
 			"invalid data in history file", "Timeline IDs must be less than child timeline's ID.",
 		}
 	}
-	return append(h, TimelineSpan{TLI: tli, Begin: prevEnd}), nil
+	h = append(h, TimelineSpan{TLI: tli})
+	// Recovery along one timeline that ended before that one begins leaves a history that goes back (writeTimeLineHistory
+	// names the timeline that was recovered along, not the one on which recovery ended): of what lies between, this cluster
+	// went through nothing.
+	for i := len(h) - 3; i >= 0; i-- {
+		h[i].End = min(h[i].End, h[i+1].End)
+	}
+	for i := 1; i < len(h); i++ {
+		h[i].Begin = h[i-1].End
+	}
+	return h, nil
 }
 
 // isBlank is C's isspace.

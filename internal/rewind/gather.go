@@ -21,10 +21,10 @@ type facts struct {
 
 // segments is a run of WAL segments along a history.
 type segments struct {
-	first, last pg.SegNo
-	history     pg.History // the target's
-	segSize     uint32
-	divergence  pg.LSN
+	first      pg.SegNo
+	divergence pg.LSN     // in the last
+	history    pg.History // the target's
+	segSize    uint32
 }
 
 // has reports whether name is the file name of one of them, on the timeline that the target's history goes along there, and
@@ -98,12 +98,10 @@ func (r *run) gather(ctx context.Context, div divergence) (*facts, error) {
 	// Recovery starts in the segments from the checkpoint's redo point to the divergence, and the source may have removed
 	// its own copies. Stock keeps the target's from the checkpoint record on; but replay begins at the redo point before.
 	f.recovery = segments{
-		first:   min(f.scan.Redo, f.scan.Checkpoint).Seg(r.target.SegSize),
-		last:    div.lsn.Seg(r.target.SegSize),
-		history: div.targetHistory,
-		segSize: r.target.SegSize,
-
+		first:      min(f.scan.Redo, f.scan.Checkpoint).Seg(r.target.SegSize),
 		divergence: div.lsn,
+		history:    div.targetHistory,
+		segSize:    r.target.SegSize,
 	}
 	return &f, nil
 }

@@ -175,14 +175,14 @@ func (r *run) keepStarted(f *facts, p *plan.Plan) {
 	}
 	copied := make(map[string]bool)
 	for i := range p.Actions {
-		if a := &p.Actions[i]; a.Kind == plan.Copy && strings.HasPrefix(a.Path, "pg_wal/") {
-			copied[a.Path] = true
+		if name, isWAL := cutWAL(p.Actions[i].Path); isWAL && p.Actions[i].Kind == plan.Copy {
+			copied[name] = true
 		}
 	}
 	rec := &f.recovery
 	for seg := f.scan.Checkpoint.Seg(rec.segSize); rec.isCommon(seg); seg++ {
 		name := walSegment{rec.history.SegmentTLI(seg, rec.segSize), seg}.name(rec.segSize)
-		if _, fetched := r.wal.spool.Keep(name); fetched && !copied["pg_wal/"+name] {
+		if _, fetched := r.wal.spool.Keep(name); fetched && !copied[name] {
 			r.toKeep = append(r.toKeep, name)
 		}
 	}

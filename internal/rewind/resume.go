@@ -526,7 +526,7 @@ func (r *run) facts(div divergence, f *facts) (*journal.Facts, error) {
 		Redo:           f.scan.Redo,
 		CheckpointTLI:  f.scan.CheckpointTLI,
 		FirstSegment:   f.recovery.first,
-		LastSegment:    f.recovery.last,
+		LastSegment:    div.lsn.Seg(r.target.SegSize),
 	}, nil
 }
 
